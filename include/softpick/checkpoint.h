@@ -1,0 +1,83 @@
+/* safetensors files and checkpoint folders.  May change in any release. */
+#ifndef SOFTPICK_CHECKPOINT_H
+#define SOFTPICK_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "softpick/status.h"
+#include "softpick/tensor.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- one safetensors file -------------------------------------------------------------------------------------- */
+
+typedef struct sp_safetensors sp_safetensors; /* a mapped, wholly checked file */
+
+/* Maps the file and makes every check of the format (docs/formats.md); the message names the file and the tensor. */
+SP_API SP_MUST_CHECK sp_status sp_safetensors_open(sp_safetensors **out, const char *path);
+/* The same on bytes in memory, which must outlive it; `name` stands in messages. */
+SP_API SP_MUST_CHECK sp_status sp_safetensors_parse(sp_safetensors **out, const void *data, int64_t n_bytes,
+                                                    const char *name);
+SP_API void sp_safetensors_close(sp_safetensors *file);
+SP_API int64_t sp_safetensors_count(const sp_safetensors *file);
+/* i-th tensor, in order of the data: name and view into the map (read-only memory).  Borrowed. */
+SP_API const char *sp_safetensors_name(const sp_safetensors *file, int64_t i);
+SP_API const sp_tensor *sp_safetensors_tensor(const sp_safetensors *file, int64_t i);
+/* NULL when there is none of that name. */
+SP_API const sp_tensor *sp_safetensors_find(const sp_safetensors *file, const char *name);
+/* Value of a __metadata__ key, NULL when absent. */
+SP_API const char *sp_safetensors_metadata(const sp_safetensors *file, const char *key);
+
+typedef struct sp_named_tensor {
+    const char *name;
+    sp_tensor tensor; /* contiguous */
+} sp_named_tensor;
+
+/* Writes a file atomically (temporary name, fsync, rename), metadata {"format":"pt"}, data 8-byte aligned. */
+SP_API SP_MUST_CHECK sp_status sp_safetensors_write(const char *path, const sp_named_tensor *tensors,
+                                                    int64_t n_tensors);
+
+/* ---- a checkpoint folder: config.json, model.safetensors (or shards with an index), tokenizer, our state -------- */
+
+typedef struct sp_checkpoint sp_checkpoint;
+
+/* Opens a folder: reads config.json, maps model.safetensors, or all shards that model.safetensors.index.json names. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_open(sp_checkpoint **out, const char *folder);
+SP_API void sp_checkpoint_close(sp_checkpoint *checkpoint);
+SP_API const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint);
+SP_API const char *sp_checkpoint_config(const sp_checkpoint *checkpoint); /* config.json's text, borrowed */
+SP_API int64_t sp_checkpoint_count(const sp_checkpoint *checkpoint);
+SP_API const char *sp_checkpoint_name(const sp_checkpoint *checkpoint, int64_t i);
+SP_API const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, int64_t i);
+/* By LLaMA's name; a file with fla's names (model.embeddings.weight, attn_norm, ...) answers to LLaMA's. */
+SP_API const sp_tensor *sp_checkpoint_find(const sp_checkpoint *checkpoint, const char *name);
+
+/* What goes into a checkpoint folder. */
+typedef struct sp_checkpoint_content {
+    const char *config;             /* text of config.json */
+    const sp_named_tensor *tensors; /* model.safetensors */
+    int64_t n_tensors;
+    int64_t shard_bytes_max;       /* 0: one file */
+    const char *tokenizer_path;     /* copied as tokenizer.model; NULL: none */
+    const char *state;              /* text of training.json; NULL: none */
+    const sp_named_tensor *moments; /* training.safetensors; with `state` */
+    int64_t n_moments;
+    bool replace; /* an existing folder of that name is replaced; otherwise it is an error */
+} sp_checkpoint_content;
+
+/* Writes `folder` so that at any moment it is either absent (or the old one) or complete: everything goes to a
+ * temporary folder beside it, is synced, then renamed. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *content);
+
+/* Path of the newest complete checkpoint run/step-XXXXXXXX; *folder NULL if there is none.  Caller frees. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_newest(const char *run_folder, char **folder);
+/* Removes all but the newest `keep` (>= 1) checkpoints of a run, and temporary folders that a killed run left. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_prune(const char *run_folder, int64_t keep);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,138 @@
+/* From text to token batches: tokenizers, corpora, token shards, the loader.  May change in any release. */
+#ifndef SOFTPICK_TEXT_H
+#define SOFTPICK_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "softpick/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Called now and then in long work; a non-zero return cancels it (SP_CANCELLED).  total < 0: not known. */
+typedef int (*sp_progress_function)(void *user, const char *what, int64_t done, int64_t total);
+
+/* ---- tokenizer ------------------------------------------------------------------------------------------------- */
+
+typedef struct sp_tokenizer sp_tokenizer; /* constant after opening: many threads may read it */
+
+/* `path`: a sentencepiece model file, or a folder that holds tokenizer.model. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_open(sp_tokenizer **out, const char *path);
+SP_API void sp_tokenizer_free(sp_tokenizer *tokenizer);
+/* Where it was read from: what a checkpoint copies.  Borrowed. */
+SP_API const char *sp_tokenizer_path(const sp_tokenizer *tokenizer);
+SP_API int64_t sp_tokenizer_vocabulary(const sp_tokenizer *tokenizer);
+/* Ids of the special pieces, -1 when there is none. */
+SP_API int32_t sp_tokenizer_bos(const sp_tokenizer *tokenizer);
+SP_API int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer);
+/* The piece as it stands in the vocabulary ("▁the"); NULL outside the range.  Borrowed. */
+SP_API const char *sp_tokenizer_piece(const sp_tokenizer *tokenizer, int32_t id);
+/* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text,
+                                                   int64_t n_bytes, int32_t **tokens, int64_t *n_tokens);
+/* Decodes to bytes with a 0 after them.  Caller frees *text. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_decode(const sp_tokenizer *tokenizer, const int32_t *tokens,
+                                                   int64_t n_tokens, char **text, int64_t *n_bytes);
+
+typedef struct sp_tokenizer_train_options {
+    size_t struct_bytes;
+    const char *kind;    /* "bpe" (default) or "unigram" */
+    int64_t vocabulary;  /* default 8192; unk 0, bos 1, eos 2, 256 byte pieces included */
+    int64_t n_bytes_max; /* text read for training, 0: all; default 64 MiB */
+    sp_progress_function progress;
+    void *progress_user;
+} sp_tokenizer_train_options;
+
+SP_API sp_tokenizer_train_options sp_tokenizer_train_options_default(void);
+/* Trains a sentencepiece model with byte fallback on the corpus and writes it to `out_path` atomically. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_train(const char *out_path, const char *const *paths, int64_t n_paths,
+                                                  const sp_tokenizer_train_options *options);
+
+/* ---- corpora and token shards ---------------------------------------------------------------------------------- */
+
+/* A corpus is a list of files, folders (searched for .txt, .jsonl, each also .gz or .zst) and "-" (standard input).
+ * A .txt file is one document per file unless blank-line splitting is on; a .jsonl line is one document (field
+ * "text"), lines end at newline bytes only. */
+typedef struct sp_shards_write_options {
+    size_t struct_bytes;
+    double validation_fraction; /* share of the text held out, at the end of the corpus; default 0.05 */
+    int64_t document_bytes_max; /* a .txt file longer than this is cut into documents at line ends; 0: never.
+                                   default 0 */
+    int64_t shard_tokens_max;   /* tokens per shard file; default 2^27 */
+    sp_progress_function progress;
+    void *progress_user;
+} sp_shards_write_options;
+
+SP_API sp_shards_write_options sp_shards_write_options_default(void);
+/* Encodes the corpus into `folder`/{train,validation}-00000.tokens ... (format: docs/formats.md).  Fails, and leaves
+ * the folder as it was, on unreadable, empty or binary text. */
+SP_API SP_MUST_CHECK sp_status sp_shards_write(const char *folder, const sp_tokenizer *tokenizer,
+                                               const char *const *paths, int64_t n_paths,
+                                               const sp_shards_write_options *options);
+
+typedef struct sp_shards sp_shards; /* all shards of one split, memory-mapped, as one run of tokens */
+
+/* `split`: "train" or "validation". */
+SP_API SP_MUST_CHECK sp_status sp_shards_open(sp_shards **out, const char *folder, const char *split);
+SP_API void sp_shards_close(sp_shards *shards);
+SP_API int64_t sp_shards_n_tokens(const sp_shards *shards);
+SP_API int64_t sp_shards_n_documents(const sp_shards *shards);
+SP_API int64_t sp_shards_vocabulary(const sp_shards *shards);
+/* First token of document i; sp_shards_n_tokens for i = n_documents. */
+SP_API int64_t sp_shards_document(const sp_shards *shards, int64_t i);
+/* Copies tokens [first, first + n) as int32. */
+SP_API SP_MUST_CHECK sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n, int32_t *tokens);
+
+/* ---- batches --------------------------------------------------------------------------------------------------- */
+
+/* How sequences of T tokens are cut from the run of documents. */
+typedef enum sp_packing {
+    SP_PACKING_BOS = 0,         /* T-1 tokens from anywhere, BOS in front of every sequence */
+    SP_PACKING_CONCATENATE = 1, /* T tokens from anywhere, documents joined by EOS/BOS as stored: the paper's way */
+    SP_PACKING_DOCUMENTS = 2,   /* as concatenate, but attention and positions start anew at every document */
+} sp_packing;
+SP_API const char *sp_packing_name(sp_packing packing);
+SP_API SP_MUST_CHECK sp_status sp_packing_find(sp_packing *out, const char *name); /* bos, concatenate, documents */
+
+/* A batch: tokens and what follows them.  target < 0: no loss there. */
+typedef struct sp_batch {
+    int64_t B, T;
+    const int32_t *tokens;  /* (B,T) */
+    const int32_t *targets; /* (B,T) */
+    const int64_t *cu;      /* NULL, or (n_sequences + 1): starts of documents within the B*T tokens; a row of the
+                               batch always starts one */
+    int64_t n_sequences;
+} sp_batch;
+
+typedef struct sp_loader_options {
+    size_t struct_bytes;
+    int64_t B, T;
+    sp_packing packing;
+    int32_t bos; /* used by SP_PACKING_BOS */
+    uint64_t seed;
+    int64_t rank, n_ranks; /* default 0 of 1; ranks read disjoint sequences */
+    bool in_order;         /* sequences in the order of the text, without wrapping: for validation */
+} sp_loader_options;
+
+SP_API sp_loader_options sp_loader_options_default(void);
+
+typedef struct sp_loader sp_loader; /* its batches are pure functions of (options, shards, step) */
+
+/* Fails when the text is shorter than one sequence. */
+SP_API SP_MUST_CHECK sp_status sp_loader_new(sp_loader **out, const sp_shards *shards, /* must outlive the loader */
+                                             const sp_loader_options *options);
+SP_API void sp_loader_free(sp_loader *loader);
+/* Sequences in one pass over the text. */
+SP_API int64_t sp_loader_n_sequences(const sp_loader *loader);
+/* Fills `batch` with views into the loader, valid until the next call.  Training: any step >= 0; an epoch visits
+ * every sequence once, in an order that differs from epoch to epoch.  In order: step * B + rank past the end gives
+ * B = 0, and the last batch may hold fewer than B sequences. */
+SP_API SP_MUST_CHECK sp_status sp_loader_batch(sp_loader *loader, int64_t step, sp_batch *batch);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
