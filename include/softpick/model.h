@@ -54,7 +54,6 @@ typedef struct sp_model_options {
     sp_dtype dtype;  /* of activations and matrix products: f32 or bf16; f64 is refused */
     bool training;   /* hold gradients, and f32 master weights */
     uint64_t seed;   /* initial weights (sp_model_new alone) */
-    int n_threads;   /* 0: OpenMP's */
 } sp_model_options;
 
 SP_API sp_model_options sp_model_options_default(void); /* f32, not training */
