@@ -32,14 +32,24 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *input);
 int64_t cli_count(struct argp_state *state, const char *option, const char *text, int64_t min, int64_t max);
 double cli_number(struct argp_state *state, const char *option, const char *text, double min, double max);
 
-/* An sp_progress_function that draws a bar on a terminal and prints plain lines otherwise; user: unused. */
+/* The name among n_names that `word` was most likely meant to be, NULL when none is near. */
+const char *cli_nearest(const char *word, const char *const *names, int n_names);
+
+/* "12s", "3m05s", "2h07m". */
+void cli_format_seconds(char *out, int64_t out_bytes, double seconds);
+/* An sp_progress_function that draws a bar on a terminal and prints a line every ten seconds otherwise; user:
+ * unused. Non-zero after the first Ctrl-C. */
 int cli_progress(void *user, const char *what, int64_t done, int64_t total);
 /* True when stderr is a terminal and NO_COLOR and TERM=dumb do not say otherwise. */
 bool cli_color(void);
 /* Sets OpenMP's threads (0: leave them). */
 void cli_set_threads(int64_t n_threads);
-/* First Ctrl-C or SIGTERM makes this true; the second ends the process.  Call cli_catch_signals once before. */
+/* First Ctrl-C or SIGTERM makes this true; the second ends the process.  Call cli_catch_signals once before.
+ */
 void cli_catch_signals(void);
 bool cli_interrupted(void);
+
+/* How this program was built; an empty string for what is not known. */
+extern const struct cli_build { const char *commit, *compiler, *type, *sanitizers; } cli_build;
 
 #endif
