@@ -1,0 +1,12 @@
+#!/bin/sh
+# Checks that each public header compiles alone, as C11 and as C++17, without a warning.
+# Usage: check_headers.sh INCLUDE_FOLDER [CC [CXX]]
+set -eu
+headers=$1
+cc=${2:-cc}
+cxx=${3:-c++}
+for header in "$headers"/softpick/*.h; do
+    "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c "$header"
+    "$cxx" -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c++ "$header"
+done
+echo "headers: each compiles alone as C11 and C++17"
