@@ -10,9 +10,7 @@ static uint64_t mix(uint64_t x) {
     return x ^ (x >> 31);
 }
 
-uint64_t sp_random_bits(uint64_t seed, uint64_t stream, uint64_t index) {
-    return mix(mix(mix(seed) ^ stream) ^ index);
-}
+uint64_t sp_random_bits(uint64_t seed, uint64_t stream, uint64_t index) { return mix(mix(mix(seed) ^ stream) ^ index); }
 
 double sp_random_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
     return (double)(sp_random_bits(seed, stream, index) >> 11) * 0x1p-53;

@@ -5,10 +5,10 @@ static const struct {
     const char *name;
     int64_t bytes;
 } dtypes[SP_DTYPE_COUNT] = {
-    [SP_DTYPE_F32] = {"f32", 4},         [SP_DTYPE_BF16] = {"bf16", 2},       [SP_DTYPE_F16] = {"f16", 2},
-    [SP_DTYPE_F64] = {"f64", 8},         [SP_DTYPE_I64] = {"i64", 8},         [SP_DTYPE_I32] = {"i32", 4},
-    [SP_DTYPE_I16] = {"i16", 2},         [SP_DTYPE_I8] = {"i8", 1},           [SP_DTYPE_U8] = {"u8", 1},
-    [SP_DTYPE_BOOL] = {"bool", 1},       [SP_DTYPE_F8_E4M3] = {"f8_e4m3", 1}, [SP_DTYPE_F8_E5M2] = {"f8_e5m2", 1},
+    [SP_DTYPE_F32] = {"f32", 4},   [SP_DTYPE_BF16] = {"bf16", 2},       [SP_DTYPE_F16] = {"f16", 2},
+    [SP_DTYPE_F64] = {"f64", 8},   [SP_DTYPE_I64] = {"i64", 8},         [SP_DTYPE_I32] = {"i32", 4},
+    [SP_DTYPE_I16] = {"i16", 2},   [SP_DTYPE_I8] = {"i8", 1},           [SP_DTYPE_U8] = {"u8", 1},
+    [SP_DTYPE_BOOL] = {"bool", 1}, [SP_DTYPE_F8_E4M3] = {"f8_e4m3", 1}, [SP_DTYPE_F8_E5M2] = {"f8_e5m2", 1},
 };
 
 static int known(sp_dtype dtype) { return (int)dtype >= 0 && dtype < SP_DTYPE_COUNT; }

@@ -60,10 +60,8 @@ int64_t cli_count(struct argp_state *state, const char *option, const char *text
     int64_t factor = suffix_factor(end), value = 0;
     if (end == text || factor == 0)
         argp_error(state, "%s: \"%s\" is not a whole number (k, M and G may follow it)", option, text);
-    else if (errno == ERANGE || __builtin_mul_overflow((int64_t)digits, factor, &value) || value < min ||
-             value > max)
-        argp_error(state, "%s: %s is not between %lld and %lld", option, text, (long long)min,
-                   (long long)max);
+    else if (errno == ERANGE || __builtin_mul_overflow((int64_t)digits, factor, &value) || value < min || value > max)
+        argp_error(state, "%s: %s is not between %lld and %lld", option, text, (long long)min, (long long)max);
     return value;
 }
 

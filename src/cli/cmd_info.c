@@ -11,7 +11,6 @@ int cmd_info(int argc, char **argv) {
     printf("softpick  %s, commit %s\n", sp_version(), cli_build.commit);
     printf("build     %s, %s, sanitizers: %s\n", cli_build.type, cli_build.compiler,
            *cli_build.sanitizers ? cli_build.sanitizers : "none");
-    printf("CUDA      %s, %d devices\n", sp_cuda_built() ? "built in" : "not in this build",
-           sp_cuda_device_count());
+    printf("CUDA      %s, %d devices\n", sp_cuda_built() ? "built in" : "not in this build", sp_cuda_device_count());
     return CLI_DONE;
 }

@@ -28,13 +28,12 @@ static void print_help(FILE *stream) {
           "Trains, measures and compares LLaMA-style models with softpick and softmax attention.\n\n",
           stream);
     for (int i = 0; i < N_COMMANDS; i++) fprintf(stream, "  %-10s %s\n", commands[i].name, commands[i].help);
-    fputs(
-        "\n"
-        "  softpick help COMMAND   options of a command (also: softpick COMMAND --help)\n"
-        "  softpick --version      version, commit, compiler\n\n"
-        "Results go to standard output, progress to standard error.\n"
-        "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.\n",
-        stream);
+    fputs("\n"
+          "  softpick help COMMAND   options of a command (also: softpick COMMAND --help)\n"
+          "  softpick --version      version, commit, compiler\n\n"
+          "Results go to standard output, progress to standard error.\n"
+          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.\n",
+          stream);
 }
 
 static int print_version(void) {
