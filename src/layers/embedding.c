@@ -1,0 +1,25 @@
+/* Embedding: rows of a table by token, and the gradient added back to them. */
+#include "layers/layers.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "layers/rows.h"
+
+void sp_embedding_forward(float *x, const float *table, const int32_t *tokens, int64_t N, int64_t C) {
+#pragma omp parallel for schedule(static) if (N > 1)
+    for (int64_t n = 0; n < N; n++) memcpy(x + n * C, table + (int64_t)tokens[n] * C, (size_t)C * sizeof *x);
+}
+
+/* A thread owns the tokens whose number is its own modulo the number of threads: no two threads touch one
+ * row, and every row adds its gradients in the order of n, so the bits do not depend on the number of
+ * threads. */
+void sp_embedding_backward(float *dtable, const float *dx, const int32_t *tokens, int64_t N, int64_t C) {
+    const sp_row_kernels *kernels = sp_row_kernels_best();
+#pragma omp parallel if (N > 1)
+    {
+        int32_t n_threads = omp_get_num_threads(), thread = omp_get_thread_num();
+        for (int64_t n = 0; n < N; n++)
+            if (tokens[n] % n_threads == thread) kernels->add(dtable + (int64_t)tokens[n] * C, dx + n * C, C);
+    }
+}

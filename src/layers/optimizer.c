@@ -1,0 +1,45 @@
+/* AdamW (arXiv 1711.05101) and the norm that gradient clipping needs. */
+#include "layers/layers.h"
+
+#include <math.h>
+
+#include "layers/rows.h"
+
+enum { RUN = 4096, SECTIONS = 256 };
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void sp_adamw_step(float *values, const float *gradient, float *m, float *v, int64_t n, float gradient_scale,
+                   const sp_adamw *options) {
+    const sp_row_kernels *kernels = sp_row_kernels_best();
+    double steps = (double)options->step;
+    sp_adamw_factors factors = {
+        .gradient_scale = gradient_scale,
+        .beta1 = (float)options->beta1,
+        .one_minus_beta1 = (float)(1.0 - options->beta1),
+        .beta2 = (float)options->beta2,
+        .one_minus_beta2 = (float)(1.0 - options->beta2),
+        .keep = (float)(1.0 - options->learning_rate * options->weight_decay),
+        .rate = (float)(options->learning_rate / (1.0 - pow(options->beta1, steps))),
+        .root_correction = (float)(1.0 / sqrt(1.0 - pow(options->beta2, steps))),
+        .eps = (float)options->eps,
+    };
+#pragma omp parallel for schedule(static) if (n > RUN)
+    for (int64_t i = 0; i < n; i += RUN)
+        kernels->adamw(values + i, gradient + i, m + i, v + i, smaller(RUN, n - i), &factors);
+}
+
+/* The sections depend on n alone, and their sums are added in order. */
+double sp_norm(const float *values, int64_t n) {
+    const sp_row_kernels *kernels = sp_row_kernels_best();
+    double sums[SECTIONS];
+#pragma omp parallel for schedule(static) if (n > RUN)
+    for (int64_t section = 0; section < SECTIONS; section++) {
+        int64_t begin = section * (n / SECTIONS) + smaller(section, n % SECTIONS);
+        int64_t count = n / SECTIONS + (section < n % SECTIONS);
+        sums[section] = kernels->sum_of_squares(values + begin, count);
+    }
+    double sum = 0.0;
+    for (int64_t section = 0; section < SECTIONS; section++) sum += sums[section];
+    return sqrt(sum);
+}
