@@ -52,8 +52,7 @@ static inline void *numbers(sp_dtype dtype, int64_t n) {
 
 static inline void *random_numbers(sp_dtype dtype, int64_t n, uint64_t stream, double scale) {
     void *data = numbers(dtype, n);
-    for (int64_t i = 0; i < n; i++)
-        number_set(data, dtype, i, scale * sp_random_normal(1, stream, (uint64_t)i));
+    for (int64_t i = 0; i < n; i++) number_set(data, dtype, i, scale * sp_random_normal(1, stream, (uint64_t)i));
     return data;
 }
 

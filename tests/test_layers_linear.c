@@ -54,10 +54,9 @@ static void check_forward(const problem *p, bool residual, bool in_place) {
         for (int64_t m = 0; m < p->M; m++) {
             double sum = residual ? r[n * p->M + m] : 0.0;
             for (int64_t k = 0; k < p->K; k++)
-                sum +=
-                    number_at(p->x, p->act, n * (p->K + p->gap) + k) * number_at(p->w, p->act, m * p->K + k);
-            assert_near(number_at(y, p->out, n * stride + m), sum, sum_bound(p->out, p->K),
-                        sqrt((double)p->K), "y", n * p->M + m);
+                sum += number_at(p->x, p->act, n * (p->K + p->gap) + k) * number_at(p->w, p->act, m * p->K + k);
+            assert_near(number_at(y, p->out, n * stride + m), sum, sum_bound(p->out, p->K), sqrt((double)p->K), "y",
+                        n * p->M + m);
         }
     if (p->gap && !in_place) assert_true(isnan(number_at(y, p->out, p->M))); /* between two rows */
     free(r);
@@ -67,17 +66,15 @@ static void check_forward(const problem *p, bool residual, bool in_place) {
 static void check_backward_input(const problem *p) {
     int64_t stride = p->K + p->gap;
     void *dx = numbers(p->out, p->N * stride);
-    assert_int_equal(
-        sp_linear_backward_input(dx, p->out, stride, p->dy, p->M + p->gap, p->w, p->act, p->N, p->K, p->M),
-        SP_OK);
+    assert_int_equal(sp_linear_backward_input(dx, p->out, stride, p->dy, p->M + p->gap, p->w, p->act, p->N, p->K, p->M),
+                     SP_OK);
     for (int64_t n = 0; n < p->N; n++)
         for (int64_t k = 0; k < p->K; k++) {
             double sum = 0.0;
             for (int64_t m = 0; m < p->M; m++)
-                sum +=
-                    number_at(p->dy, p->act, n * (p->M + p->gap) + m) * number_at(p->w, p->act, m * p->K + k);
-            assert_near(number_at(dx, p->out, n * stride + k), sum, sum_bound(p->out, p->M),
-                        sqrt((double)p->M), "dx", n * p->K + k);
+                sum += number_at(p->dy, p->act, n * (p->M + p->gap) + m) * number_at(p->w, p->act, m * p->K + k);
+            assert_near(number_at(dx, p->out, n * stride + k), sum, sum_bound(p->out, p->M), sqrt((double)p->M), "dx",
+                        n * p->K + k);
         }
     if (p->gap) assert_true(isnan(number_at(dx, p->out, p->K)));
     free(dx);
@@ -86,9 +83,8 @@ static void check_backward_input(const problem *p) {
 static void check_backward_weight(const problem *p) {
     float *dw = random_numbers(SP_DTYPE_F32, p->M * p->K, 5, 1.0);
     float *before = random_numbers(SP_DTYPE_F32, p->M * p->K, 5, 1.0);
-    assert_int_equal(
-        sp_linear_backward_weight(dw, p->dy, p->M + p->gap, p->x, p->K + p->gap, p->act, p->N, p->K, p->M),
-        SP_OK);
+    assert_int_equal(sp_linear_backward_weight(dw, p->dy, p->M + p->gap, p->x, p->K + p->gap, p->act, p->N, p->K, p->M),
+                     SP_OK);
     for (int64_t m = 0; m < p->M; m++)
         for (int64_t k = 0; k < p->K; k++) {
             double sum = before[m * p->K + k];
@@ -167,8 +163,7 @@ static void many_shapes_in_turn_stay_right(void **state) {
         for (int64_t n = 1; n <= 300; n++) {
             float x[2] = {1.0f, 2.0f}, w[600], y[300];
             for (int64_t i = 0; i < 2 * n; i++) w[i] = (float)i;
-            assert_int_equal(sp_linear_forward(y, SP_DTYPE_F32, n, x, 2, w, SP_DTYPE_F32, NULL, 1, 2, n),
-                             SP_OK);
+            assert_int_equal(sp_linear_forward(y, SP_DTYPE_F32, n, x, 2, w, SP_DTYPE_F32, NULL, 1, 2, n), SP_OK);
             for (int64_t i = 0; i < n; i++) assert_true(y[i] == (float)(6 * i + 2));
         }
 }
@@ -176,10 +171,8 @@ static void many_shapes_in_turn_stay_right(void **state) {
 static void no_tokens_change_nothing(void **state) {
     (void)state;
     float w[4] = {0}, dw[4] = {1.0f, 2.0f, 3.0f, 4.0f};
-    assert_int_equal(sp_linear_forward(NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, NULL, 0, 2, 2),
-                     SP_OK);
-    assert_int_equal(sp_linear_backward_input(NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, 0, 2, 2),
-                     SP_OK);
+    assert_int_equal(sp_linear_forward(NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, NULL, 0, 2, 2), SP_OK);
+    assert_int_equal(sp_linear_backward_input(NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, 0, 2, 2), SP_OK);
     assert_int_equal(sp_linear_backward_weight(dw, NULL, 2, NULL, 2, SP_DTYPE_F32, 0, 2, 2), SP_OK);
     assert_true(dw[0] == 1.0f && dw[3] == 4.0f);
 }
@@ -187,18 +180,13 @@ static void no_tokens_change_nothing(void **state) {
 static void wrong_calls_are_named(void **state) {
     (void)state;
     float x[4] = {0};
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F16, NULL, 2, 2, 2),
-                     SP_UNSUPPORTED);
+    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F16, NULL, 2, 2, 2), SP_UNSUPPORTED);
     assert_non_null(strstr(sp_last_message(), "f16"));
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_BF16, x, 1, 2, 2),
-                     SP_BAD_ARGUMENT);
-    assert_int_equal(sp_linear_backward_input(x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_F32, 2, 2, 2),
-                     SP_UNSUPPORTED);
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 0, 2),
-                     SP_BAD_ARGUMENT);
+    assert_int_equal(sp_linear_forward(x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_BF16, x, 1, 2, 2), SP_BAD_ARGUMENT);
+    assert_int_equal(sp_linear_backward_input(x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_F32, 2, 2, 2), SP_UNSUPPORTED);
+    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 0, 2), SP_BAD_ARGUMENT);
     setenv("SP_MATMUL", "nonesuch", 1);
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 2, 2),
-                     SP_UNSUPPORTED);
+    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 2, 2), SP_UNSUPPORTED);
     assert_non_null(strstr(sp_last_message(), "nonesuch"));
     assert_null(sp_matmul_variant(SP_DTYPE_F32));
     unsetenv("SP_MATMUL");

@@ -34,8 +34,7 @@ static void check_rmsnorm(sp_dtype act, int64_t N, int64_t C) {
         double r = rmsnorm_rstd(x + n * C, C, eps);
         assert_near(rstd[n], r, 8 * 0x1p-24, 0.0, "rstd", n);
         for (int64_t i = 0; i < C; i++)
-            assert_near(number_at(y, act, n * C + i), x[n * C + i] * r * weight[i], bound_of(act, 10), 0.0,
-                        "y", i);
+            assert_near(number_at(y, act, n * C + i), x[n * C + i] * r * weight[i], bound_of(act, 10), 0.0, "y", i);
     }
     assert_end_untouched(y, act, N * C);
     free(x), free(weight), free(y), free(rstd);
@@ -56,8 +55,8 @@ static void rmsnorm_of_zeros_is_zero(void **state) {
 }
 
 /* loss = sum dy y, in double, at x and weight moved by h in one place */
-static double rmsnorm_loss(const double *x, const double *weight, const void *dy, sp_dtype act, int64_t N,
-                           int64_t C, double eps) {
+static double rmsnorm_loss(const double *x, const double *weight, const void *dy, sp_dtype act, int64_t N, int64_t C,
+                           double eps) {
     double loss = 0.0;
     for (int64_t n = 0; n < N; n++) {
         double sum = 0.0, row = 0.0;
@@ -70,8 +69,8 @@ static double rmsnorm_loss(const double *x, const double *weight, const void *dy
     return loss;
 }
 
-static double rmsnorm_difference(double *x, double *weight, double *moved, const void *dy, sp_dtype act,
-                                 int64_t N, int64_t C, double eps) {
+static double rmsnorm_difference(double *x, double *weight, double *moved, const void *dy, sp_dtype act, int64_t N,
+                                 int64_t C, double eps) {
     double h = 1e-5, at = *moved;
     *moved = at + h;
     double above = rmsnorm_loss(x, weight, dy, act, N, C, eps);
@@ -86,8 +85,7 @@ static void check_rmsnorm_gradient(sp_dtype act, int64_t N, int64_t C) {
     float *x = random_numbers(SP_DTYPE_F32, N * C, 3, 1.0), *weight = random_numbers(SP_DTYPE_F32, C, 4, 1.0);
     void *dy = random_numbers(act, N * C, 5, 1.0), *y = numbers(act, N * C);
     float *rstd = numbers(SP_DTYPE_F32, N), *dx = random_numbers(SP_DTYPE_F32, N * C, 6, 1.0);
-    float *dx_before = random_numbers(SP_DTYPE_F32, N * C, 6, 1.0),
-          *dweight = random_numbers(SP_DTYPE_F32, C, 7, 1.0);
+    float *dx_before = random_numbers(SP_DTYPE_F32, N * C, 6, 1.0), *dweight = random_numbers(SP_DTYPE_F32, C, 7, 1.0);
     float *dweight_before = random_numbers(SP_DTYPE_F32, C, 7, 1.0);
     void *workspace = malloc((size_t)sp_rmsnorm_workspace(C));
     memset(workspace, 0xff, (size_t)sp_rmsnorm_workspace(C));
@@ -97,11 +95,10 @@ static void check_rmsnorm_gradient(sp_dtype act, int64_t N, int64_t C) {
     for (int64_t i = 0; i < N * C; i++) x64[i] = x[i];
     for (int64_t i = 0; i < C; i++) weight64[i] = weight[i];
     for (int64_t i = 0; i < N * C; i++)
-        assert_near(dx[i], dx_before[i] + rmsnorm_difference(x64, weight64, x64 + i, dy, act, N, C, eps),
-                    2e-6, 2.0, "dx", i);
+        assert_near(dx[i], dx_before[i] + rmsnorm_difference(x64, weight64, x64 + i, dy, act, N, C, eps), 2e-6, 2.0,
+                    "dx", i);
     for (int64_t i = 0; i < C; i++)
-        assert_near(dweight[i],
-                    dweight_before[i] + rmsnorm_difference(x64, weight64, weight64 + i, dy, act, N, C, eps),
+        assert_near(dweight[i], dweight_before[i] + rmsnorm_difference(x64, weight64, weight64 + i, dy, act, N, C, eps),
                     2e-6, sqrt((double)N), "dweight", i);
     assert_end_untouched(dx, SP_DTYPE_F32, N * C);
     assert_end_untouched(dweight, SP_DTYPE_F32, C);
@@ -141,8 +138,7 @@ static void check_rope(sp_dtype act, int64_t D, int64_t n_heads) {
         assert_true(number_at(x, act, i) == number_at(before, act, i));
     sp_rope_apply(x, act, stride, positions, table, N, n_heads, D, true);
     for (int64_t i = 0; i < N * stride; i++)
-        assert_near(number_at(x, act, i), number_at(before, act, i), 2 * bound_of(act, 4), 2.0,
-                    "there and back", i);
+        assert_near(number_at(x, act, i), number_at(before, act, i), 2 * bound_of(act, 4), 2.0, "there and back", i);
     free(table), free(x), free(before);
 }
 
@@ -194,8 +190,7 @@ static void check_swiglu_gradient(sp_dtype act, int64_t N, int64_t F, bool in_pl
             double g = number_at(before, act, n * 2 * F + i), u = number_at(before, act, n * 2 * F + F + i);
             double d = number_at(ds_before, act, n * F + i), h = 1e-5;
             double slope = (silu(g + h) - silu(g - h)) / (2 * h);
-            assert_near(number_at(dgu, act, n * 2 * F + i), d * u * slope, bound_of(act, 16), fabs(d * u),
-                        "dg", i);
+            assert_near(number_at(dgu, act, n * 2 * F + i), d * u * slope, bound_of(act, 16), fabs(d * u), "dg", i);
             assert_near(number_at(dgu, act, n * 2 * F + F + i), d * silu(g), bound_of(act, 8), 1e-3, "du", i);
             if (s) assert_near(number_at(s, act, n * F + i), silu(g) * u, bound_of(act, 8), 1e-30, "s", i);
         }
@@ -254,9 +249,7 @@ static void conversion_rounds_to_nearest_even(void **state) {
     static float in[COUNT], out[COUNT];
     static uint16_t narrow[COUNT];
     for (uint32_t i = 0; i < COUNT; i++) {
-        uint32_t tail = i % 4 == 0   ? 0x8000u
-                        : i % 4 == 1 ? 0x1000u
-                                     : (uint32_t)sp_random_bits(1, 12, i) & 0xffffu;
+        uint32_t tail = i % 4 == 0 ? 0x8000u : i % 4 == 1 ? 0x1000u : (uint32_t)sp_random_bits(1, 12, i) & 0xffffu;
         in[i] = float_of((i << 16 & 0xffff0000u) | tail);
         if (isnan(in[i])) in[i] = 1.0f;
     }
@@ -307,11 +300,9 @@ static void check_kernels_agree(const sp_row_kernels *kernels, sp_dtype act, int
     assert_near(loss[1], loss[0], 1e-6, 1.0, "loss", n);
     assert_near(squares[1], squares[0], 1e-14, 0.0, "squares", n);
     for (int64_t i = 0; i < n; i++)
-        assert_near(number_at(row[1], act, i), number_at(row[0], act, i), bound_of(act, 16) * 2, 1e-6,
-                    "gradient", i);
+        assert_near(number_at(row[1], act, i), number_at(row[0], act, i), bound_of(act, 16) * 2, 1e-6, "gradient", i);
     for (int64_t i = 0; i < 3 * n; i++)
-        assert_near(number_at(out[1], act, i), number_at(out[0], act, i), bound_of(act, 16) * 2, 1e-6, "rows",
-                    i);
+        assert_near(number_at(out[1], act, i), number_at(out[0], act, i), bound_of(act, 16) * 2, 1e-6, "rows", i);
     for (int i = 0; i < 2; i++) free(row[i]), free(out[i]);
     free(weight), free(x);
 }
@@ -325,8 +316,7 @@ static void every_instruction_set_gives_the_baseline_numbers(void **state) {
 
 static void rmsnorm_gradient_with(int threads, float *dx, float *dweight) {
     enum { N = 131, C = 48 };
-    float *x = random_numbers(SP_DTYPE_F32, N * C, 16, 1.0),
-          *weight = random_numbers(SP_DTYPE_F32, C, 17, 1.0);
+    float *x = random_numbers(SP_DTYPE_F32, N * C, 16, 1.0), *weight = random_numbers(SP_DTYPE_F32, C, 17, 1.0);
     void *dy = random_numbers(SP_DTYPE_BF16, N * C, 18, 1.0), *y = numbers(SP_DTYPE_BF16, N * C);
     float rstd[N];
     void *workspace = malloc((size_t)sp_rmsnorm_workspace(C));

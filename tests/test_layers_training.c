@@ -31,8 +31,7 @@ static void embedding_gradient_adds_up_repeated_tokens_in_order(void **state) {
     enum { N = 203, V = 11, C = 19 };
     int n_threads = omp_get_max_threads();
     int32_t tokens[N];
-    for (int n = 0; n < N; n++)
-        tokens[n] = (int32_t)sp_random_below(1, 20, (uint64_t)n, V - 1); /* the last: unused */
+    for (int n = 0; n < N; n++) tokens[n] = (int32_t)sp_random_below(1, 20, (uint64_t)n, V - 1); /* the last: unused */
     float *dx = random_numbers(SP_DTYPE_F32, N * C, 21, 1.0), expected[V * C];
     for (int i = 0; i < V * C; i++) expected[i] = 0.25f;
     for (int n = 0; n < N; n++)
@@ -108,8 +107,7 @@ static void cross_entropy_of_huge_logits_is_finite(void **state) {
     sp_cross_entropy(&loss, &count, logits, SP_DTYPE_F32, targets, 2, 3, true, 1.0f);
     assert_near(loss, log(2.0), 1e-7, 0.0, "loss", 0);
     assert_true(logits[0][0] == 0.0f && logits[0][1] == 0.0f && logits[0][2] == 0.0f);
-    assert_true(fabsf(logits[1][0] - 0.5f) < 1e-6f && fabsf(logits[1][1] + 0.5f) < 1e-6f &&
-                logits[1][2] == 0.0f);
+    assert_true(fabsf(logits[1][0] - 0.5f) < 1e-6f && fabsf(logits[1][1] + 0.5f) < 1e-6f && logits[1][2] == 0.0f);
 }
 
 static void cross_entropy_of_nan_is_nan(void **state) {
@@ -151,16 +149,14 @@ typedef struct adamw_reference {
 static void adamw_reference_step(adamw_reference *r, double g, const sp_adamw *o) {
     r->m = o->beta1 * r->m + (1.0 - o->beta1) * g;
     r->v = o->beta2 * r->v + (1.0 - o->beta2) * g * g;
-    double m = r->m / (1.0 - pow(o->beta1, (double)o->step)),
-           v = r->v / (1.0 - pow(o->beta2, (double)o->step));
+    double m = r->m / (1.0 - pow(o->beta1, (double)o->step)), v = r->v / (1.0 - pow(o->beta2, (double)o->step));
     r->value -= o->learning_rate * (m / (sqrt(v) + o->eps) + o->weight_decay * r->value);
 }
 
 static void adamw_follows_the_formula_over_20_steps(void **state) {
     (void)state;
     enum { N = 4099 };
-    sp_adamw options = {
-        .learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-15, .weight_decay = 0.1};
+    sp_adamw options = {.learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-15, .weight_decay = 0.1};
     float *values = random_numbers(SP_DTYPE_F32, N, 25, 1.0), *m = numbers(SP_DTYPE_F32, N);
     float *v = numbers(SP_DTYPE_F32, N);
     static adamw_reference reference[N];

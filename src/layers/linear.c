@@ -15,25 +15,23 @@ static sp_matrix transposed(const void *data, sp_dtype dtype, int64_t stride) {
 }
 
 static sp_status check(const char *product, sp_dtype act, sp_dtype out, int64_t N, int64_t K, int64_t M) {
-    SP_REQUIRE(act == SP_DTYPE_F32 || act == SP_DTYPE_BF16, SP_UNSUPPORTED,
-               "%s: inputs of %s: only f32 and bf16", product, sp_dtype_name(act));
-    SP_REQUIRE(out == SP_DTYPE_F32 || out == act, SP_UNSUPPORTED, "%s: an output of %s from inputs of %s",
-               product, sp_dtype_name(out), sp_dtype_name(act));
-    SP_REQUIRE(N >= 0 && K >= 1 && M >= 1, SP_BAD_ARGUMENT,
-               "%s: a shape of N %" PRId64 ", K %" PRId64 ", M %" PRId64, product, N, K, M);
+    SP_REQUIRE(act == SP_DTYPE_F32 || act == SP_DTYPE_BF16, SP_UNSUPPORTED, "%s: inputs of %s: only f32 and bf16",
+               product, sp_dtype_name(act));
+    SP_REQUIRE(out == SP_DTYPE_F32 || out == act, SP_UNSUPPORTED, "%s: an output of %s from inputs of %s", product,
+               sp_dtype_name(out), sp_dtype_name(act));
+    SP_REQUIRE(N >= 0 && K >= 1 && M >= 1, SP_BAD_ARGUMENT, "%s: a shape of N %" PRId64 ", K %" PRId64 ", M %" PRId64,
+               product, N, K, M);
     return SP_OK;
 }
 
-sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const void *x, int64_t x_stride,
-                            const void *w, sp_dtype act, const float *residual, int64_t N, int64_t K,
-                            int64_t M) {
+sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const void *x, int64_t x_stride, const void *w,
+                            sp_dtype act, const float *residual, int64_t N, int64_t K, int64_t M) {
     SP_TRY(check("linear forward", act, y_dtype, N, K, M));
-    SP_REQUIRE(!residual || y_dtype == SP_DTYPE_F32, SP_BAD_ARGUMENT,
-               "linear forward: a residual with an output of %s", sp_dtype_name(y_dtype));
+    SP_REQUIRE(!residual || y_dtype == SP_DTYPE_F32, SP_BAD_ARGUMENT, "linear forward: a residual with an output of %s",
+               sp_dtype_name(y_dtype));
     if (N == 0) return SP_OK;
     if (residual && residual != y)
-        for (int64_t n = 0; n < N; n++)
-            memcpy((float *)y + n * y_stride, residual + n * M, (size_t)M * sizeof(float));
+        for (int64_t n = 0; n < N; n++) memcpy((float *)y + n * y_stride, residual + n * M, (size_t)M * sizeof(float));
     sp_product product = {
         .M = N,
         .N = M,
@@ -48,9 +46,8 @@ sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const v
     return sp_matmul_run(&product);
 }
 
-sp_status sp_linear_backward_input(void *dx, sp_dtype dx_dtype, int64_t dx_stride, const void *dy,
-                                   int64_t dy_stride, const void *w, sp_dtype act, int64_t N, int64_t K,
-                                   int64_t M) {
+sp_status sp_linear_backward_input(void *dx, sp_dtype dx_dtype, int64_t dx_stride, const void *dy, int64_t dy_stride,
+                                   const void *w, sp_dtype act, int64_t N, int64_t K, int64_t M) {
     SP_TRY(check("linear backward input", act, dx_dtype, N, K, M));
     if (N == 0) return SP_OK;
     sp_product product = {
@@ -66,8 +63,8 @@ sp_status sp_linear_backward_input(void *dx, sp_dtype dx_dtype, int64_t dx_strid
     return sp_matmul_run(&product);
 }
 
-sp_status sp_linear_backward_weight(float *dw, const void *dy, int64_t dy_stride, const void *x,
-                                    int64_t x_stride, sp_dtype act, int64_t N, int64_t K, int64_t M) {
+sp_status sp_linear_backward_weight(float *dw, const void *dy, int64_t dy_stride, const void *x, int64_t x_stride,
+                                    sp_dtype act, int64_t N, int64_t K, int64_t M) {
     SP_TRY(check("linear backward weight", act, SP_DTYPE_F32, N, K, M));
     if (N == 0) return SP_OK;
     sp_product product = {

@@ -8,8 +8,8 @@
 
 enum { SECTIONS = 256 };
 
-void sp_cross_entropy(double *loss_sum, int64_t *n_targets, void *logits, sp_dtype act,
-                      const int32_t *targets, int64_t n, int64_t V, bool gradient, float gradient_scale) {
+void sp_cross_entropy(double *loss_sum, int64_t *n_targets, void *logits, sp_dtype act, const int32_t *targets,
+                      int64_t n, int64_t V, bool gradient, float gradient_scale) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     int64_t row_bytes = V * sp_dtype_bytes(act);
     double sums[SECTIONS] = {0};

@@ -17,15 +17,12 @@ static const sp_product_variant variants[] = {
 };
 enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
-const sp_product_variant *sp_product_variant_at(int i) {
-    return i >= 0 && i < N_VARIANTS ? &variants[i] : NULL;
-}
+const sp_product_variant *sp_product_variant_at(int i) { return i >= 0 && i < N_VARIANTS ? &variants[i] : NULL; }
 
 static const sp_product_variant *variant_of(sp_dtype inputs) {
     const char *forced = getenv("SP_MATMUL");
     for (int i = 0; i < N_VARIANTS; i++)
-        if ((!forced || strcmp(forced, variants[i].name) == 0) && variants[i].accepts(inputs))
-            return &variants[i];
+        if ((!forced || strcmp(forced, variants[i].name) == 0) && variants[i].accepts(inputs)) return &variants[i];
     return NULL;
 }
 
@@ -41,6 +38,4 @@ const char *sp_matmul_variant(sp_dtype act) {
     return variant ? variant->name : NULL;
 }
 
-bool sp_matmul_bf16_pays(void) {
-    return (sp_layers_features() & (SP_CPU_AVX512_BF16 | SP_CPU_AMX_BF16)) != 0;
-}
+bool sp_matmul_bf16_pays(void) { return (sp_layers_features() & (SP_CPU_AVX512_BF16 | SP_CPU_AMX_BF16)) != 0; }

@@ -35,12 +35,12 @@ static struct {
     slot slots[N_SLOTS];
 } cache = {.mutex = PTHREAD_MUTEX_INITIALIZER};
 
-#define TRY_DNNL(call)                                                                                       \
-    do {                                                                                                     \
-        dnnl_status_t dnnl_status_ = (call);                                                                 \
-        if (dnnl_status_ != dnnl_success)                                                                    \
-            return sp_fail(dnnl_status_ == dnnl_out_of_memory ? SP_OUT_OF_MEMORY : SP_UNSUPPORTED,           \
-                           "oneDNN refused %s: %s", #call, dnnl_status2str(dnnl_status_));                   \
+#define TRY_DNNL(call)                                                                                                 \
+    do {                                                                                                               \
+        dnnl_status_t dnnl_status_ = (call);                                                                           \
+        if (dnnl_status_ != dnnl_success)                                                                              \
+            return sp_fail(dnnl_status_ == dnnl_out_of_memory ? SP_OUT_OF_MEMORY : SP_UNSUPPORTED,                     \
+                           "oneDNN refused %s: %s", #call, dnnl_status2str(dnnl_status_));                             \
     } while (0)
 
 static dnnl_data_type_t data_type(sp_dtype dtype) { return dtype == SP_DTYPE_BF16 ? dnnl_bf16 : dnnl_f32; }
@@ -51,15 +51,13 @@ static dnnl_status_t describe(dnnl_memory_desc_t *out, int64_t rows, int64_t col
     return dnnl_memory_desc_init_by_strides(out, 2, dims, data_type(dtype), strides);
 }
 
-static dnnl_status_t make_with(slot *out, dnnl_primitive_attr_t attributes, dnnl_post_ops_t post_ops,
-                               bool accumulate) {
+static dnnl_status_t make_with(slot *out, dnnl_primitive_attr_t attributes, dnnl_post_ops_t post_ops, bool accumulate) {
     dnnl_matmul_desc_t operation;
     dnnl_primitive_desc_t description = NULL;
     dnnl_status_t status = dnnl_matmul_desc_init(&operation, &out->a, &out->b, NULL, &out->c);
     if (!status && accumulate) status = dnnl_post_ops_append_sum(post_ops, 1.0f);
     if (!status) status = dnnl_primitive_attr_set_post_ops(attributes, post_ops);
-    if (!status)
-        status = dnnl_primitive_desc_create(&description, &operation, attributes, cache.engine, NULL);
+    if (!status) status = dnnl_primitive_desc_create(&description, &operation, attributes, cache.engine, NULL);
     if (!status) status = dnnl_primitive_create(&out->primitive, description);
     if (description) dnnl_primitive_desc_destroy(description);
     return status;
@@ -79,8 +77,7 @@ static sp_status make(slot *out, const sp_product *p, const key *k) {
     if (attributes) dnnl_primitive_attr_destroy(attributes);
     SP_REQUIRE(!status, SP_UNSUPPORTED,
                "oneDNN has no product of %s (%" PRId64 ",%" PRId64 ") by (%" PRId64 ",%" PRId64 ") to %s: %s",
-               sp_dtype_name(p->a.dtype), p->M, p->K, p->K, p->N, sp_dtype_name(p->c_dtype),
-               dnnl_status2str(status));
+               sp_dtype_name(p->a.dtype), p->M, p->K, p->K, p->N, sp_dtype_name(p->c_dtype), dnnl_status2str(status));
     out->key = *k;
     return SP_OK;
 }

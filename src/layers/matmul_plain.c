@@ -16,13 +16,13 @@ static const void *element(const sp_matrix *matrix, int64_t row, int64_t column)
 }
 
 /* block (n_rows, n_columns)@COLUMNS = part of the matrix that begins at (row, column) */
-static void copy_block(float *block, int64_t block_stride, const sp_matrix *matrix, int64_t row,
-                       int64_t column, int64_t n_rows, int64_t n_columns) {
+static void copy_block(float *block, int64_t block_stride, const sp_matrix *matrix, int64_t row, int64_t column,
+                       int64_t n_rows, int64_t n_columns) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     if (matrix->column_stride == 1) {
         for (int64_t i = 0; i < n_rows; i++)
-            kernels->convert(block + i * block_stride, SP_DTYPE_F32, element(matrix, row + i, column),
-                             matrix->dtype, n_columns);
+            kernels->convert(block + i * block_stride, SP_DTYPE_F32, element(matrix, row + i, column), matrix->dtype,
+                             n_columns);
         return;
     }
     float line[COLUMNS];
@@ -32,8 +32,8 @@ static void copy_block(float *block, int64_t block_stride, const sp_matrix *matr
     }
 }
 
-static void multiply_block(float c[ROWS][COLUMNS], float a[ROWS][DEPTH], float b[DEPTH][COLUMNS],
-                           int64_t n_rows, int64_t depth) {
+static void multiply_block(float c[ROWS][COLUMNS], float a[ROWS][DEPTH], float b[DEPTH][COLUMNS], int64_t n_rows,
+                           int64_t depth) {
     for (int64_t i = 0; i < n_rows; i++)
         for (int64_t k = 0; k < depth; k++)
 #pragma omp simd

@@ -10,8 +10,8 @@
 
 enum { SECTIONS = 64 };
 
-void sp_rmsnorm_forward(void *y, sp_dtype act, float *rstd, const float *x, const float *weight, int64_t N,
-                        int64_t C, float eps) {
+void sp_rmsnorm_forward(void *y, sp_dtype act, float *rstd, const float *x, const float *weight, int64_t N, int64_t C,
+                        float eps) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     int64_t row_bytes = C * sp_dtype_bytes(act);
 #pragma omp parallel for schedule(static) if (N > 1)
@@ -23,8 +23,8 @@ void sp_rmsnorm_forward(void *y, sp_dtype act, float *rstd, const float *x, cons
 
 int64_t sp_rmsnorm_workspace(int64_t C) { return SECTIONS * C * (int64_t)sizeof(float); }
 
-void sp_rmsnorm_backward(float *dx, float *dweight, const void *dy, sp_dtype act, const float *x,
-                         const float *weight, const float *rstd, int64_t N, int64_t C, void *workspace) {
+void sp_rmsnorm_backward(float *dx, float *dweight, const void *dy, sp_dtype act, const float *x, const float *weight,
+                         const float *rstd, int64_t N, int64_t C, void *workspace) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     int64_t row_bytes = C * sp_dtype_bytes(act);
     float *sums = workspace; /* (SECTIONS, C) */
@@ -33,8 +33,8 @@ void sp_rmsnorm_backward(float *dx, float *dweight, const void *dy, sp_dtype act
         float *sum = sums + section * C;
         memset(sum, 0, (size_t)C * sizeof *sum);
         for (int64_t n = section * N / SECTIONS; n < (section + 1) * N / SECTIONS; n++)
-            kernels->rmsnorm_gradient(dx + n * C, sum, (const char *)dy + n * row_bytes, act, x + n * C,
-                                      weight, rstd[n], C);
+            kernels->rmsnorm_gradient(dx + n * C, sum, (const char *)dy + n * row_bytes, act, x + n * C, weight,
+                                      rstd[n], C);
     }
     for (int64_t section = 0; section < SECTIONS; section++) kernels->add(dweight, sums + section * C, C);
 }

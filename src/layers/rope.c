@@ -19,8 +19,8 @@ void sp_rope_table(float *table, int64_t n_positions, int64_t D, double theta) {
     }
 }
 
-void sp_rope_apply(void *x, sp_dtype act, int64_t row_stride, const int32_t *positions, const float *table,
-                   int64_t N, int64_t n_heads, int64_t D, bool inverse) {
+void sp_rope_apply(void *x, sp_dtype act, int64_t row_stride, const int32_t *positions, const float *table, int64_t N,
+                   int64_t n_heads, int64_t D, bool inverse) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     int64_t row_bytes = row_stride * sp_dtype_bytes(act);
 #pragma omp parallel for schedule(static) if (N > 1)

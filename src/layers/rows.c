@@ -17,9 +17,7 @@ const sp_row_kernels *sp_row_kernels_at(int i) {
     return i >= 0 && i < (int)(sizeof sets / sizeof *sets) ? sets[i] : NULL;
 }
 
-bool sp_row_kernels_usable(const sp_row_kernels *kernels) {
-    return (kernels->needs & ~sp_layers_features()) == 0;
-}
+bool sp_row_kernels_usable(const sp_row_kernels *kernels) { return (kernels->needs & ~sp_layers_features()) == 0; }
 
 const sp_row_kernels *sp_row_kernels_best(void) {
     int i = 0;

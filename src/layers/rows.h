@@ -32,16 +32,14 @@ typedef struct sp_row_kernels {
     /* s (F), g (F), u (F) */
     void (*swiglu)(void *s, const void *g, const void *u, sp_dtype act, int64_t F);
     /* dg and du may be g and u, s may be ds or NULL */
-    void (*swiglu_gradient)(void *dg, void *du, void *s, const void *ds, const void *g, const void *u,
-                            sp_dtype act, int64_t F);
+    void (*swiglu_gradient)(void *dg, void *du, void *s, const void *ds, const void *g, const void *u, sp_dtype act,
+                            int64_t F);
     /* returns -log softmax(logits)[target]; logits overwritten with gradient_scale * its gradient if
      * `gradient` */
-    double (*cross_entropy)(void *logits, sp_dtype act, int64_t target, int64_t V, bool gradient,
-                            float gradient_scale);
+    double (*cross_entropy)(void *logits, sp_dtype act, int64_t target, int64_t V, bool gradient, float gradient_scale);
     /* out (n) += in (n) */
     void (*add)(float *out, const float *in, int64_t n);
-    void (*adamw)(float *values, const float *gradient, float *m, float *v, int64_t n,
-                  const sp_adamw_factors *factors);
+    void (*adamw)(float *values, const float *gradient, float *m, float *v, int64_t n, const sp_adamw_factors *factors);
     double (*sum_of_squares)(const float *values, int64_t n);
     void (*convert)(void *out, sp_dtype out_dtype, const void *in, sp_dtype in_dtype, int64_t n);
 } sp_row_kernels;

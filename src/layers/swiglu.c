@@ -15,15 +15,14 @@ void sp_swiglu_forward(void *s, const void *gu, sp_dtype act, int64_t N, int64_t
     }
 }
 
-void sp_swiglu_backward(void *dgu, void *s, const void *ds, const void *gu, sp_dtype act, int64_t N,
-                        int64_t F) {
+void sp_swiglu_backward(void *dgu, void *s, const void *ds, const void *gu, sp_dtype act, int64_t N, int64_t F) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     int64_t half = F * sp_dtype_bytes(act);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) {
         char *dg = (char *)dgu + n * 2 * half;
         const char *g = (const char *)gu + n * 2 * half;
-        kernels->swiglu_gradient(dg, dg + half, s ? (char *)s + n * half : NULL, (const char *)ds + n * half,
-                                 g, g + half, act, F);
+        kernels->swiglu_gradient(dg, dg + half, s ? (char *)s + n * half : NULL, (const char *)ds + n * half, g,
+                                 g + half, act, F);
     }
 }
