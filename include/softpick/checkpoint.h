@@ -23,7 +23,8 @@ SP_API SP_MUST_CHECK sp_status sp_safetensors_parse(sp_safetensors **out, const 
                                                     const char *name);
 SP_API void sp_safetensors_close(sp_safetensors *file);
 SP_API int64_t sp_safetensors_count(const sp_safetensors *file);
-/* i-th tensor, in order of the data: name and view into the map (read-only memory).  Borrowed. */
+/* i-th tensor, in order of the data: name and view into the map (read-only memory; a tensor that is not aligned in
+ * the file is seen through an aligned copy).  Borrowed. */
 SP_API const char *sp_safetensors_name(const sp_safetensors *file, int64_t i);
 SP_API const sp_tensor *sp_safetensors_tensor(const sp_safetensors *file, int64_t i);
 /* NULL when there is none of that name. */
@@ -44,15 +45,18 @@ SP_API SP_MUST_CHECK sp_status sp_safetensors_write(const char *path, const sp_n
 
 typedef struct sp_checkpoint sp_checkpoint;
 
-/* Opens a folder: reads config.json, maps model.safetensors, or all shards that model.safetensors.index.json names. */
+/* Opens a folder: reads config.json, maps model.safetensors, or all shards that model.safetensors.index.json names.
+ * Also finds the content where a killed sp_checkpoint_write left it beside `folder`. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_open(sp_checkpoint **out, const char *folder);
 SP_API void sp_checkpoint_close(sp_checkpoint *checkpoint);
-SP_API const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint);
+SP_API const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint); /* where the files are */
 SP_API const char *sp_checkpoint_config(const sp_checkpoint *checkpoint); /* config.json's text, borrowed */
 SP_API int64_t sp_checkpoint_count(const sp_checkpoint *checkpoint);
+/* i-th tensor under LLaMA's name, which files with fla's names (model.embeddings.weight, attn_norm, ...) are given as
+ * well; fla's old gate_proj that holds gate and up is seen as two tensors. */
 SP_API const char *sp_checkpoint_name(const sp_checkpoint *checkpoint, int64_t i);
 SP_API const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, int64_t i);
-/* By LLaMA's name; a file with fla's names (model.embeddings.weight, attn_norm, ...) answers to LLaMA's. */
+/* By LLaMA's name; NULL when there is none. */
 SP_API const sp_tensor *sp_checkpoint_find(const sp_checkpoint *checkpoint, const char *name);
 
 /* What goes into a checkpoint folder. */
@@ -60,21 +64,23 @@ typedef struct sp_checkpoint_content {
     const char *config;             /* text of config.json */
     const sp_named_tensor *tensors; /* model.safetensors */
     int64_t n_tensors;
-    int64_t shard_bytes_max;       /* 0: one file */
+    int64_t shard_bytes_max;        /* 0: one file */
     const char *tokenizer_path;     /* copied as tokenizer.model; NULL: none */
     const char *state;              /* text of training.json; NULL: none */
     const sp_named_tensor *moments; /* training.safetensors; with `state` */
     int64_t n_moments;
-    bool replace; /* an existing folder of that name is replaced; otherwise it is an error */
+    bool replace; /* an existing checkpoint (or empty folder) of that name is replaced; otherwise it is an error */
 } sp_checkpoint_content;
 
 /* Writes `folder` so that at any moment it is either absent (or the old one) or complete: everything goes to a
  * temporary folder beside it, is synced, then renamed. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *content);
 
-/* Path of the newest complete checkpoint run/step-XXXXXXXX; *folder NULL if there is none.  Caller frees. */
+/* Path of the newest complete checkpoint run/step-XXXXXXXX; *folder NULL if there is none.  Caller frees.  A newer one
+ * that does not open is passed over with a warning in the log. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_newest(const char *run_folder, char **folder);
-/* Removes all but the newest `keep` (>= 1) checkpoints of a run, and temporary folders that a killed run left. */
+/* Removes all but the newest `keep` (>= 1) complete checkpoints of a run, and temporary folders that a killed run
+ * left.  Not while another process writes into the run. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_prune(const char *run_folder, int64_t keep);
 
 #ifdef __cplusplus

@@ -38,7 +38,10 @@ void sp_file_map_close(sp_file_map *map) {
 sp_status sp_file_writer_open(sp_file_writer *writer, const char *path) {
     *writer = (sp_file_writer){0};
     int length = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path, (long)getpid());
-    SP_REQUIRE(length < (int)sizeof writer->temporary, SP_IO, "%s: the path is too long", path);
+    if (length >= (int)sizeof writer->temporary) {
+        writer->temporary[0] = 0; /* what was cut off may name somebody else's file */
+        return sp_fail(SP_IO, "%s: the path is too long", path);
+    }
     snprintf(writer->path, sizeof writer->path, "%s", path);
     writer->file = fopen(writer->temporary, "wbe");
     if (!writer->file) {
@@ -54,7 +57,7 @@ sp_status sp_file_writer_add(sp_file_writer *writer, const void *data, int64_t n
     return SP_OK;
 }
 
-static sp_status sync_parent(const char *path) {
+sp_status sp_folder_sync_parent(const char *path) {
     char folder[4096];
     snprintf(folder, sizeof folder, "%s", path);
     char *slash = strrchr(folder, '/');
@@ -72,7 +75,7 @@ sp_status sp_file_writer_finish(sp_file_writer *writer) {
     SP_REQUIRE(complete, SP_IO, "%s: %s", writer->path, strerror(error));
     SP_REQUIRE(rename(writer->temporary, writer->path) == 0, SP_IO, "%s: %s", writer->path, strerror(errno));
     writer->temporary[0] = 0;
-    return sync_parent(writer->path);
+    return sp_folder_sync_parent(writer->path);
 }
 
 void sp_file_writer_abandon(sp_file_writer *writer) {

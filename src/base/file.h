@@ -44,6 +44,8 @@ SP_MUST_CHECK sp_status sp_folder_make(const char *path);
 SP_MUST_CHECK sp_status sp_folder_remove(const char *path);
 /* Flushes a folder's entries to the disk. */
 SP_MUST_CHECK sp_status sp_folder_sync(const char *path);
+/* The same for the folder in which `path` (a file or a folder) stands. */
+SP_MUST_CHECK sp_status sp_folder_sync_parent(const char *path);
 /* "folder/name" into `out`; fails when it does not fit. */
 SP_MUST_CHECK sp_status sp_path_join(char *out, int64_t out_bytes, const char *folder, const char *name);
 

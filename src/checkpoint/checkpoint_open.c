@@ -1,0 +1,269 @@
+/* Reader of a checkpoint folder: config.json and model.safetensors, or the shards that
+ * model.safetensors.index.json names.  The tensors answer to LLaMA's names whoever wrote them
+ * (tensor_names.c), and fla's old fused gate_proj, gate above up, is seen as the two matrices that it is.
+ * Nothing is copied: all tensors are views into the mapped files.
+ *
+ * What the numbers mean is the model's matter; writing is in checkpoint_write.c. */
+#define _POSIX_C_SOURCE 200809L
+#include "softpick/checkpoint.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/folder_swap.h"
+#include "checkpoint/tensor_names.h"
+
+typedef struct entry {
+    char *name; /* LLaMA's */
+    sp_tensor tensor;
+} entry;
+
+typedef struct shard {
+    char *name;
+    sp_safetensors *file;
+} shard;
+
+struct sp_checkpoint {
+    char folder[SP_PATH_BYTES];
+    char *config;
+    shard *shards;
+    int64_t n_shards;
+    entry *entries;
+    int64_t count;
+    const entry **by_name; /* the first n_sorted entries */
+    int64_t n_sorted;
+    bool fla; /* some tensor has fla's name */
+};
+
+/* ---- files
+ * ------------------------------------------------------------------------------------------------------ */
+
+static sp_status read_config(sp_checkpoint *checkpoint) {
+    char path[SP_PATH_BYTES];
+    int64_t n_bytes;
+    json_t *json;
+    SP_TRY(sp_path_join(path, sizeof path, checkpoint->folder, "config.json"));
+    SP_TRY(sp_file_read(path, &checkpoint->config, &n_bytes));
+    SP_TRY(sp_json_parse(&json, checkpoint->config, n_bytes, path));
+    bool is_object = json_is_object(json);
+    json_decref(json);
+    SP_REQUIRE(is_object, SP_BAD_FILE, "%s: not a JSON object", path);
+    return SP_OK;
+}
+
+/* A name without folders, so that an index cannot reach out of its own folder. */
+static bool is_plain_name(const char *name) {
+    return *name && !strchr(name, '/') && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
+/* The shard of that name, opened on its first use. */
+static sp_status open_shard(sp_checkpoint *checkpoint, const char *name, sp_safetensors **file) {
+    for (int64_t i = 0; i < checkpoint->n_shards; i++) {
+        *file = checkpoint->shards[i].file;
+        if (strcmp(checkpoint->shards[i].name, name) == 0) return SP_OK;
+    }
+    char path[SP_PATH_BYTES];
+    SP_TRY(sp_path_join(path, sizeof path, checkpoint->folder, name));
+    shard *grown = realloc(checkpoint->shards, (size_t)(checkpoint->n_shards + 1) * sizeof *grown);
+    SP_REQUIRE(grown, SP_OUT_OF_MEMORY, "%s: no memory for its list of files", path);
+    checkpoint->shards = grown;
+    shard *added = &grown[checkpoint->n_shards];
+    *added = (shard){.name = strdup(name)};
+    SP_REQUIRE(added->name, SP_OUT_OF_MEMORY, "%s: no memory for its name", path);
+    checkpoint->n_shards++;
+    SP_TRY(sp_safetensors_open(&added->file, path));
+    *file = added->file;
+    return SP_OK;
+}
+
+/* ---- tensors
+ * ---------------------------------------------------------------------------------------------------- */
+
+/* Room for n tensors, and for as many more that splitting adds. */
+static sp_status reserve_entries(sp_checkpoint *checkpoint, int64_t n) {
+    checkpoint->entries = calloc((size_t)(2 * n + 1), sizeof *checkpoint->entries);
+    checkpoint->by_name = calloc((size_t)(2 * n + 1), sizeof *checkpoint->by_name);
+    SP_REQUIRE(checkpoint->entries && checkpoint->by_name, SP_OUT_OF_MEMORY,
+               "%s: no memory for its list of tensors", checkpoint->folder);
+    return SP_OK;
+}
+
+static sp_status add_entry(sp_checkpoint *checkpoint, const char *name, const sp_tensor *tensor) {
+    entry *added = &checkpoint->entries[checkpoint->count];
+    SP_TRY(sp_tensor_name_to_llama(&added->name, name));
+    added->tensor = *tensor;
+    checkpoint->count++;
+    checkpoint->fla = checkpoint->fla || sp_tensor_name_is_fla(name);
+    return SP_OK;
+}
+
+static sp_status read_single(sp_checkpoint *checkpoint) {
+    sp_safetensors *file;
+    SP_TRY(open_shard(checkpoint, "model.safetensors", &file));
+    SP_TRY(reserve_entries(checkpoint, sp_safetensors_count(file)));
+    for (int64_t i = 0; i < sp_safetensors_count(file); i++)
+        SP_TRY(add_entry(checkpoint, sp_safetensors_name(file, i), sp_safetensors_tensor(file, i)));
+    return SP_OK;
+}
+
+static sp_status read_mapped(sp_checkpoint *checkpoint, const json_t *index, const char *path) {
+    json_t *map = json_object_get(index, "weight_map"), *value;
+    SP_REQUIRE(json_is_object(map), SP_BAD_FILE, "%s: has no object weight_map", path);
+    SP_TRY(reserve_entries(checkpoint, (int64_t)json_object_size(map)));
+    const char *name;
+    int64_t n_stored = 0;
+    json_object_foreach(map, name, value) {
+        const char *file_name = json_string_value(value);
+        SP_REQUIRE(file_name && is_plain_name(file_name), SP_BAD_FILE,
+                   "%s: tensor '%.200s' is not mapped to the plain name of a file", path, name);
+        sp_safetensors *file;
+        SP_TRY(open_shard(checkpoint, file_name, &file));
+        const sp_tensor *tensor = sp_safetensors_find(file, name);
+        SP_REQUIRE(tensor, SP_BAD_FILE, "%s: tensor '%.200s' is not in %.200s", path, name, file_name);
+        SP_TRY(add_entry(checkpoint, name, tensor));
+    }
+    for (int64_t i = 0; i < checkpoint->n_shards; i++)
+        n_stored += sp_safetensors_count(checkpoint->shards[i].file);
+    if (n_stored != checkpoint->count)
+        sp_log(SP_LOG_WARNING, "%s: the files hold %" PRId64 " tensors, the index names %" PRId64, path,
+               n_stored, checkpoint->count);
+    return SP_OK;
+}
+
+static sp_status read_tensors(sp_checkpoint *checkpoint) {
+    char single[SP_PATH_BYTES], path[SP_PATH_BYTES];
+    SP_TRY(sp_path_join(single, sizeof single, checkpoint->folder, "model.safetensors"));
+    SP_TRY(sp_path_join(path, sizeof path, checkpoint->folder, "model.safetensors.index.json"));
+    if (sp_file_exists(single)) return read_single(checkpoint);
+    SP_REQUIRE(
+        sp_file_exists(path), SP_BAD_FILE,
+        "%s: holds neither model.safetensors nor model.safetensors.index.json (pickled weights are not read: "
+        "save them as safetensors)",
+        checkpoint->folder);
+    json_t *index;
+    SP_TRY(sp_json_read(&index, path));
+    sp_status status = read_mapped(checkpoint, index, path);
+    json_decref(index);
+    return status;
+}
+
+/* ---- names
+ * ------------------------------------------------------------------------------------------------------ */
+
+static int compare_names(const void *left, const void *right) {
+    const entry *const *a = left, *const *b = right;
+    return strcmp((*a)->name, (*b)->name);
+}
+
+static sp_status sort_by_name(sp_checkpoint *checkpoint) {
+    for (int64_t i = 0; i < checkpoint->count; i++) checkpoint->by_name[i] = &checkpoint->entries[i];
+    qsort(checkpoint->by_name, (size_t)checkpoint->count, sizeof *checkpoint->by_name, compare_names);
+    for (int64_t i = 1; i < checkpoint->count; i++)
+        SP_REQUIRE(compare_names(&checkpoint->by_name[i - 1], &checkpoint->by_name[i]) != 0, SP_BAD_FILE,
+                   "%s: tensor '%.200s' stands there twice, under LLaMA's name and fla's", checkpoint->folder,
+                   checkpoint->by_name[i]->name);
+    checkpoint->n_sorted = checkpoint->count;
+    return SP_OK;
+}
+
+/* "...mlp.up_proj.weight" for "...mlp.gate_proj.weight", which the caller frees; NULL for other names. */
+static sp_status name_of_up(char **up, const char *gate) {
+    static const char gate_tail[] = ".mlp.gate_proj.weight", up_tail[] = ".mlp.up_proj.weight";
+    *up = NULL;
+    size_t length = strlen(gate);
+    if (length < sizeof gate_tail || strcmp(gate + length + 1 - sizeof gate_tail, gate_tail) != 0)
+        return SP_OK;
+    *up = strdup(gate);
+    SP_REQUIRE(*up, SP_OUT_OF_MEMORY, "%s: no memory for its name", gate);
+    memcpy(*up + length + 1 - sizeof gate_tail, up_tail, sizeof up_tail);
+    return SP_OK;
+}
+
+/* fla's gate_proj (2F,C), gate above up: becomes gate_proj (F,C), and up_proj (F,C) is added. */
+static sp_status split_gate(sp_checkpoint *checkpoint, entry *gate, char *up) {
+    sp_tensor *tensor = &gate->tensor;
+    SP_REQUIRE(tensor->n_dims == 2 && tensor->shape[0] % 2 == 0, SP_BAD_FILE,
+               "%s: tensor '%.200s': there is no up_proj, and its shape is not that of gate and up in one",
+               checkpoint->folder, gate->name);
+    tensor->shape[0] /= 2;
+    entry *added = &checkpoint->entries[checkpoint->count++];
+    *added = (entry){.name = up, .tensor = *tensor};
+    added->tensor.data = (char *)tensor->data + sp_tensor_count(tensor) * sp_dtype_bytes(tensor->dtype);
+    return SP_OK;
+}
+
+static sp_status split_fused_gates(sp_checkpoint *checkpoint) {
+    int64_t n = checkpoint->count;
+    for (int64_t i = 0; i < n; i++) {
+        char *up;
+        SP_TRY(name_of_up(&up, checkpoint->entries[i].name));
+        bool fused = up && !sp_checkpoint_find(checkpoint, up);
+        sp_status status = fused ? split_gate(checkpoint, &checkpoint->entries[i], up) : SP_OK;
+        if (!fused || status != SP_OK) free(up);
+        SP_TRY(status);
+    }
+    return SP_OK;
+}
+
+/* ---- the calls
+ * -------------------------------------------------------------------------------------------------- */
+
+sp_status sp_checkpoint_open(sp_checkpoint **out, const char *folder) {
+    *out = NULL;
+    sp_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+    SP_REQUIRE(checkpoint, SP_OUT_OF_MEMORY, "%s: no memory", folder);
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_swap_resolve(folder, checkpoint->folder));
+    SP_REQUIRE_OR_DONE(sp_folder_exists(checkpoint->folder), SP_IO, "%s: no such folder", folder);
+    SP_TRY_OR_DONE(read_config(checkpoint));
+    SP_TRY_OR_DONE(read_tensors(checkpoint));
+    SP_TRY_OR_DONE(sort_by_name(checkpoint));
+    if (checkpoint->fla) {
+        SP_TRY_OR_DONE(split_fused_gates(checkpoint));
+        SP_TRY_OR_DONE(sort_by_name(checkpoint));
+    }
+done:
+    if (status == SP_OK)
+        *out = checkpoint;
+    else
+        sp_checkpoint_close(checkpoint);
+    return status;
+}
+
+void sp_checkpoint_close(sp_checkpoint *checkpoint) {
+    if (!checkpoint) return;
+    for (int64_t i = 0; i < checkpoint->count; i++) free(checkpoint->entries[i].name);
+    for (int64_t i = 0; i < checkpoint->n_shards; i++) {
+        sp_safetensors_close(checkpoint->shards[i].file);
+        free(checkpoint->shards[i].name);
+    }
+    free(checkpoint->by_name);
+    free(checkpoint->entries);
+    free(checkpoint->shards);
+    free(checkpoint->config);
+    free(checkpoint);
+}
+
+const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint) { return checkpoint->folder; }
+
+const char *sp_checkpoint_config(const sp_checkpoint *checkpoint) { return checkpoint->config; }
+
+int64_t sp_checkpoint_count(const sp_checkpoint *checkpoint) { return checkpoint->count; }
+
+const char *sp_checkpoint_name(const sp_checkpoint *checkpoint, int64_t i) {
+    return checkpoint->entries[i].name;
+}
+
+const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, int64_t i) {
+    return &checkpoint->entries[i].tensor;
+}
+
+const sp_tensor *sp_checkpoint_find(const sp_checkpoint *checkpoint, const char *name) {
+    const entry key = {.name = (char *)(uintptr_t)name}, *wanted = &key;
+    const entry *const *found = bsearch(&wanted, checkpoint->by_name, (size_t)checkpoint->n_sorted,
+                                        sizeof *checkpoint->by_name, compare_names);
+    return found ? &(*found)->tensor : NULL;
+}

@@ -1,0 +1,122 @@
+/* Writer of a checkpoint folder: everything into a temporary folder, each file synced, then swapped in
+ * (folder_swap.c).  Reading is in checkpoint_open.c; the folders of a run are in checkpoint_run.c. */
+#include "softpick/checkpoint.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "checkpoint/folder_swap.h"
+
+static sp_status write_text(const char *folder, const char *name, const char *text) {
+    char path[SP_PATH_BYTES];
+    SP_TRY(sp_path_join(path, sizeof path, folder, name));
+    return sp_file_write(path, text, (int64_t)strlen(text));
+}
+
+static sp_status write_tensors(const char *folder, const char *name, const sp_named_tensor *tensors,
+                               int64_t n) {
+    char path[SP_PATH_BYTES];
+    SP_TRY(sp_path_join(path, sizeof path, folder, name));
+    return sp_safetensors_write(path, tensors, n);
+}
+
+static sp_status copy_file(const char *folder, const char *name, const char *source) {
+    char path[SP_PATH_BYTES];
+    sp_file_map map;
+    SP_TRY(sp_path_join(path, sizeof path, folder, name));
+    SP_TRY(sp_file_map_open(&map, source));
+    sp_status status = sp_file_write(path, map.data, map.n_bytes);
+    sp_file_map_close(&map);
+    return status;
+}
+
+/* ---- shards
+ * ----------------------------------------------------------------------------------------------------- */
+
+static int64_t bytes_of(const sp_named_tensor *named) {
+    return sp_tensor_count(&named->tensor) * sp_dtype_bytes(named->tensor.dtype);
+}
+
+/* How many of the tensors from `first` on go into one shard: at least one, then as many as fit. */
+static int64_t fill_shard(const sp_checkpoint_content *content, int64_t first) {
+    int64_t n = 1, n_bytes = bytes_of(&content->tensors[first]);
+    for (; first + n < content->n_tensors; n++) {
+        int64_t next = bytes_of(&content->tensors[first + n]);
+        if (next > content->shard_bytes_max - n_bytes) break;
+        n_bytes += next;
+    }
+    return n;
+}
+
+static int64_t count_shards(const sp_checkpoint_content *content) {
+    int64_t n_shards = 0;
+    for (int64_t first = 0; first < content->n_tensors; first += fill_shard(content, first)) n_shards++;
+    return n_shards;
+}
+
+static sp_status write_index(const char *folder, json_t *map, int64_t n_bytes) {
+    char path[SP_PATH_BYTES];
+    SP_TRY(sp_path_join(path, sizeof path, folder, "model.safetensors.index.json"));
+    json_t *index =
+        json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)n_bytes, "weight_map", map);
+    sp_status status = sp_json_write(path, index);
+    json_decref(index);
+    return status;
+}
+
+static sp_status write_shards(const char *folder, const sp_checkpoint_content *content, int64_t n_shards) {
+    json_t *map = json_object();
+    sp_status status = SP_OK;
+    int64_t first = 0, n_bytes = 0;
+    for (int64_t shard = 1; shard <= n_shards; shard++) {
+        char name[80];
+        snprintf(name, sizeof name, "model-%05" PRId64 "-of-%05" PRId64 ".safetensors", shard, n_shards);
+        int64_t n = fill_shard(content, first);
+        SP_TRY_OR_DONE(write_tensors(folder, name, content->tensors + first, n));
+        for (int64_t i = first; i < first + n; i++) {
+            const char *tensor = content->tensors[i].name;
+            SP_REQUIRE_OR_DONE(!json_object_get(map, tensor), SP_BAD_ARGUMENT,
+                               "%s: two tensors are named '%.200s'", folder, tensor);
+            json_object_set_new(map, tensor, json_string(name));
+            n_bytes += bytes_of(&content->tensors[i]);
+        }
+        first += n;
+    }
+    SP_TRY_OR_DONE(write_index(folder, map, n_bytes));
+done:
+    json_decref(map);
+    return status;
+}
+
+/* ---- the call
+ * --------------------------------------------------------------------------------------------------- */
+
+static sp_status write_content(const char *folder, const sp_checkpoint_content *content) {
+    int64_t n_shards = content->shard_bytes_max ? count_shards(content) : 1;
+    SP_TRY(write_text(folder, "config.json", content->config));
+    if (n_shards > 1)
+        SP_TRY(write_shards(folder, content, n_shards));
+    else
+        SP_TRY(write_tensors(folder, "model.safetensors", content->tensors, content->n_tensors));
+    if (content->tokenizer_path) SP_TRY(copy_file(folder, "tokenizer.model", content->tokenizer_path));
+    if (!content->state) return SP_OK;
+    SP_TRY(write_tensors(folder, "training.safetensors", content->moments, content->n_moments));
+    return write_text(folder, "training.json", content->state);
+}
+
+sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *content) {
+    SP_REQUIRE(content->config, SP_BAD_ARGUMENT, "%s: a checkpoint needs a config", folder);
+    SP_REQUIRE(content->n_tensors >= 0 && content->n_moments >= 0 && content->shard_bytes_max >= 0,
+               SP_BAD_ARGUMENT, "%s: a negative size", folder);
+    SP_REQUIRE(content->state || content->n_moments == 0, SP_BAD_ARGUMENT,
+               "%s: moments without a training state", folder);
+    char temporary[SP_PATH_BYTES];
+    SP_TRY(sp_swap_begin(folder, content->replace, temporary));
+    sp_status status = write_content(temporary, content);
+    if (status == SP_OK) status = sp_swap_commit(folder);
+    if (status != SP_OK) sp_swap_abandon(folder);
+    return status;
+}

@@ -1,0 +1,62 @@
+/* fla's names and LLaMA's: a renaming, without permutation of numbers.
+ *
+ *   fla                          LLaMA
+ *   model.embeddings.weight      model.embed_tokens.weight
+ *   model.layers.N.attn_norm.*   model.layers.N.input_layernorm.*
+ *   model.layers.N.attn.*        model.layers.N.self_attn.*
+ *   model.layers.N.mlp_norm.*    model.layers.N.post_attention_layernorm.*
+ *
+ * All other names agree. */
+#include "checkpoint/tensor_names.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char layers[] = "model.layers.";
+
+static const struct {
+    bool in_layer; /* follows "model.layers.N." */
+    const char *fla, *llama;
+} renamings[] = {
+    {false, "model.embeddings.", "model.embed_tokens."},
+    {true, "attn_norm.", "input_layernorm."},
+    {true, "attn.", "self_attn."},
+    {true, "mlp_norm.", "post_attention_layernorm."},
+};
+enum { N_RENAMINGS = sizeof renamings / sizeof *renamings };
+
+/* What follows "model.layers.N.", NULL for a name that does not begin so. */
+static const char *tail_in_layer(const char *name) {
+    if (strncmp(name, layers, sizeof layers - 1) != 0) return NULL;
+    const char *number = name + sizeof layers - 1;
+    size_t digits = strspn(number, "0123456789");
+    return digits > 0 && number[digits] == '.' ? number + digits + 1 : NULL;
+}
+
+/* Row that renames `name`, -1 if none does; *at is where the part to replace begins. */
+static int find_renaming(const char *name, const char **at) {
+    const char *tail = tail_in_layer(name);
+    for (int i = 0; i < N_RENAMINGS; i++) {
+        *at = renamings[i].in_layer ? tail : name;
+        if (*at && strncmp(*at, renamings[i].fla, strlen(renamings[i].fla)) == 0) return i;
+    }
+    return -1;
+}
+
+bool sp_tensor_name_is_fla(const char *name) {
+    const char *at;
+    return find_renaming(name, &at) >= 0;
+}
+
+sp_status sp_tensor_name_to_llama(char **out, const char *name) {
+    const char *at;
+    int row = find_renaming(name, &at);
+    const char *fla = row >= 0 ? renamings[row].fla : "", *llama = row >= 0 ? renamings[row].llama : "";
+    if (row < 0) at = name;
+    size_t n_bytes = strlen(name) + strlen(llama) + 1;
+    *out = malloc(n_bytes);
+    SP_REQUIRE(*out, SP_OUT_OF_MEMORY, "%.200s: no memory for its name", name);
+    snprintf(*out, n_bytes, "%.*s%s%s", (int)(at - name), name, llama, at + strlen(fla));
+    return SP_OK;
+}
