@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #ifndef SP_VERSION_STRING
 #error "SP_VERSION_STRING is defined by CMakeLists.txt"
@@ -42,7 +43,10 @@ sp_status sp_fail(sp_status status, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(message, sizeof message, format, arguments);
     va_end(arguments);
-    snprintf(last_message, sizeof last_message, "%s", message);
+    /* Names from files may hold line ends; a message is one line. */
+    for (char *at = message; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = ' ';
+    memcpy(last_message, message, strlen(message) + 1);
     return status;
 }
 

@@ -86,8 +86,8 @@ static sp_status open_shard(sp_checkpoint *checkpoint, const char *name, sp_safe
 static sp_status reserve_entries(sp_checkpoint *checkpoint, int64_t n) {
     checkpoint->entries = calloc((size_t)(2 * n + 1), sizeof *checkpoint->entries);
     checkpoint->by_name = calloc((size_t)(2 * n + 1), sizeof *checkpoint->by_name);
-    SP_REQUIRE(checkpoint->entries && checkpoint->by_name, SP_OUT_OF_MEMORY,
-               "%s: no memory for its list of tensors", checkpoint->folder);
+    SP_REQUIRE(checkpoint->entries && checkpoint->by_name, SP_OUT_OF_MEMORY, "%s: no memory for its list of tensors",
+               checkpoint->folder);
     return SP_OK;
 }
 
@@ -125,11 +125,10 @@ static sp_status read_mapped(sp_checkpoint *checkpoint, const json_t *index, con
         SP_REQUIRE(tensor, SP_BAD_FILE, "%s: tensor '%.200s' is not in %.200s", path, name, file_name);
         SP_TRY(add_entry(checkpoint, name, tensor));
     }
-    for (int64_t i = 0; i < checkpoint->n_shards; i++)
-        n_stored += sp_safetensors_count(checkpoint->shards[i].file);
+    for (int64_t i = 0; i < checkpoint->n_shards; i++) n_stored += sp_safetensors_count(checkpoint->shards[i].file);
     if (n_stored != checkpoint->count)
-        sp_log(SP_LOG_WARNING, "%s: the files hold %" PRId64 " tensors, the index names %" PRId64, path,
-               n_stored, checkpoint->count);
+        sp_log(SP_LOG_WARNING, "%s: the files hold %" PRId64 " tensors, the index names %" PRId64, path, n_stored,
+               checkpoint->count);
     return SP_OK;
 }
 
@@ -138,11 +137,10 @@ static sp_status read_tensors(sp_checkpoint *checkpoint) {
     SP_TRY(sp_path_join(single, sizeof single, checkpoint->folder, "model.safetensors"));
     SP_TRY(sp_path_join(path, sizeof path, checkpoint->folder, "model.safetensors.index.json"));
     if (sp_file_exists(single)) return read_single(checkpoint);
-    SP_REQUIRE(
-        sp_file_exists(path), SP_BAD_FILE,
-        "%s: holds neither model.safetensors nor model.safetensors.index.json (pickled weights are not read: "
-        "save them as safetensors)",
-        checkpoint->folder);
+    SP_REQUIRE(sp_file_exists(path), SP_BAD_FILE,
+               "%s: holds neither model.safetensors nor model.safetensors.index.json (pickled weights are not read: "
+               "save them as safetensors)",
+               checkpoint->folder);
     json_t *index;
     SP_TRY(sp_json_read(&index, path));
     sp_status status = read_mapped(checkpoint, index, path);
@@ -174,8 +172,7 @@ static sp_status name_of_up(char **up, const char *gate) {
     static const char gate_tail[] = ".mlp.gate_proj.weight", up_tail[] = ".mlp.up_proj.weight";
     *up = NULL;
     size_t length = strlen(gate);
-    if (length < sizeof gate_tail || strcmp(gate + length + 1 - sizeof gate_tail, gate_tail) != 0)
-        return SP_OK;
+    if (length < sizeof gate_tail || strcmp(gate + length + 1 - sizeof gate_tail, gate_tail) != 0) return SP_OK;
     *up = strdup(gate);
     SP_REQUIRE(*up, SP_OUT_OF_MEMORY, "%s: no memory for its name", gate);
     memcpy(*up + length + 1 - sizeof gate_tail, up_tail, sizeof up_tail);
@@ -253,9 +250,7 @@ const char *sp_checkpoint_config(const sp_checkpoint *checkpoint) { return check
 
 int64_t sp_checkpoint_count(const sp_checkpoint *checkpoint) { return checkpoint->count; }
 
-const char *sp_checkpoint_name(const sp_checkpoint *checkpoint, int64_t i) {
-    return checkpoint->entries[i].name;
-}
+const char *sp_checkpoint_name(const sp_checkpoint *checkpoint, int64_t i) { return checkpoint->entries[i].name; }
 
 const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, int64_t i) {
     return &checkpoint->entries[i].tensor;
@@ -263,7 +258,7 @@ const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, int64_t i
 
 const sp_tensor *sp_checkpoint_find(const sp_checkpoint *checkpoint, const char *name) {
     const entry key = {.name = (char *)(uintptr_t)name}, *wanted = &key;
-    const entry *const *found = bsearch(&wanted, checkpoint->by_name, (size_t)checkpoint->n_sorted,
-                                        sizeof *checkpoint->by_name, compare_names);
+    const entry *const *found =
+        bsearch(&wanted, checkpoint->by_name, (size_t)checkpoint->n_sorted, sizeof *checkpoint->by_name, compare_names);
     return found ? &(*found)->tensor : NULL;
 }

@@ -70,8 +70,7 @@ static sp_status list_steps(const char *run_folder, step **steps, int64_t *n) {
     if (*n) qsort(*steps, (size_t)*n, sizeof **steps, compare_steps);
     int64_t kept = 0;
     for (int64_t i = 0; i < *n; i++)
-        if (kept == 0 || compare_steps(&(*steps)[kept - 1], &(*steps)[i]) != 0)
-            (*steps)[kept++] = (*steps)[i];
+        if (kept == 0 || compare_steps(&(*steps)[kept - 1], &(*steps)[i]) != 0) (*steps)[kept++] = (*steps)[i];
     *n = kept;
     return SP_OK;
 }
@@ -90,8 +89,7 @@ static sp_status open_all(const char *folder) {
 }
 
 /* Where the step's content stands now, and whether all of it opens. */
-static sp_status find_step(const char *run_folder, const step *wanted, char path[SP_PATH_BYTES],
-                           bool *complete) {
+static sp_status find_step(const char *run_folder, const step *wanted, char path[SP_PATH_BYTES], bool *complete) {
     char folder[SP_PATH_BYTES];
     SP_TRY(sp_path_join(folder, sizeof folder, run_folder, wanted->name));
     SP_TRY(sp_swap_resolve(folder, path));
@@ -134,13 +132,11 @@ static sp_status prune_step(const char *run_folder, const step *at, int64_t keep
 }
 
 sp_status sp_checkpoint_prune(const char *run_folder, int64_t keep) {
-    SP_REQUIRE(keep >= 1, SP_BAD_ARGUMENT, "%s: %" PRId64 " checkpoints to keep: at least 1", run_folder,
-               keep);
+    SP_REQUIRE(keep >= 1, SP_BAD_ARGUMENT, "%s: %" PRId64 " checkpoints to keep: at least 1", run_folder, keep);
     step *steps;
     int64_t n, kept = 0;
     sp_status status = list_steps(run_folder, &steps, &n);
-    for (int64_t i = 0; status == SP_OK && i < n; i++)
-        status = prune_step(run_folder, &steps[i], keep, &kept);
+    for (int64_t i = 0; status == SP_OK && i < n; i++) status = prune_step(run_folder, &steps[i], keep, &kept);
     free(steps);
     return status;
 }

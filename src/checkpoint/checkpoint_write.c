@@ -16,8 +16,7 @@ static sp_status write_text(const char *folder, const char *name, const char *te
     return sp_file_write(path, text, (int64_t)strlen(text));
 }
 
-static sp_status write_tensors(const char *folder, const char *name, const sp_named_tensor *tensors,
-                               int64_t n) {
+static sp_status write_tensors(const char *folder, const char *name, const sp_named_tensor *tensors, int64_t n) {
     char path[SP_PATH_BYTES];
     SP_TRY(sp_path_join(path, sizeof path, folder, name));
     return sp_safetensors_write(path, tensors, n);
@@ -60,8 +59,7 @@ static int64_t count_shards(const sp_checkpoint_content *content) {
 static sp_status write_index(const char *folder, json_t *map, int64_t n_bytes) {
     char path[SP_PATH_BYTES];
     SP_TRY(sp_path_join(path, sizeof path, folder, "model.safetensors.index.json"));
-    json_t *index =
-        json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)n_bytes, "weight_map", map);
+    json_t *index = json_pack("{s:{s:I}, s:O}", "metadata", "total_size", (json_int_t)n_bytes, "weight_map", map);
     sp_status status = sp_json_write(path, index);
     json_decref(index);
     return status;
@@ -78,8 +76,8 @@ static sp_status write_shards(const char *folder, const sp_checkpoint_content *c
         SP_TRY_OR_DONE(write_tensors(folder, name, content->tensors + first, n));
         for (int64_t i = first; i < first + n; i++) {
             const char *tensor = content->tensors[i].name;
-            SP_REQUIRE_OR_DONE(!json_object_get(map, tensor), SP_BAD_ARGUMENT,
-                               "%s: two tensors are named '%.200s'", folder, tensor);
+            SP_REQUIRE_OR_DONE(!json_object_get(map, tensor), SP_BAD_ARGUMENT, "%s: two tensors are named '%.200s'",
+                               folder, tensor);
             json_object_set_new(map, tensor, json_string(name));
             n_bytes += bytes_of(&content->tensors[i]);
         }
@@ -109,10 +107,10 @@ static sp_status write_content(const char *folder, const sp_checkpoint_content *
 
 sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *content) {
     SP_REQUIRE(content->config, SP_BAD_ARGUMENT, "%s: a checkpoint needs a config", folder);
-    SP_REQUIRE(content->n_tensors >= 0 && content->n_moments >= 0 && content->shard_bytes_max >= 0,
-               SP_BAD_ARGUMENT, "%s: a negative size", folder);
-    SP_REQUIRE(content->state || content->n_moments == 0, SP_BAD_ARGUMENT,
-               "%s: moments without a training state", folder);
+    SP_REQUIRE(content->n_tensors >= 0 && content->n_moments >= 0 && content->shard_bytes_max >= 0, SP_BAD_ARGUMENT,
+               "%s: a negative size", folder);
+    SP_REQUIRE(content->state || content->n_moments == 0, SP_BAD_ARGUMENT, "%s: moments without a training state",
+               folder);
     char temporary[SP_PATH_BYTES];
     SP_TRY(sp_swap_begin(folder, content->replace, temporary));
     sp_status status = write_content(temporary, content);

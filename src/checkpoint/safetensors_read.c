@@ -18,8 +18,7 @@
 #include "base/memory.h"
 #include "checkpoint/stored_dtype.h"
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
-               "the format is little-endian and is mapped as it stands");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-endian and is mapped as it stands");
 
 /* Longest header: the format's own limit. */
 enum { HEADER_BYTES_MAX = 100000000, LENGTH_BYTES = 8 };
@@ -46,16 +45,16 @@ struct sp_safetensors {
 
 static sp_status read_header(json_t **out, int64_t *data_start, const uint8_t *bytes, int64_t n_bytes,
                              const char *source) {
-    SP_REQUIRE(n_bytes >= LENGTH_BYTES, SP_BAD_FILE,
-               "%s: %" PRId64 " bytes: too short for a safetensors file", source, n_bytes);
+    SP_REQUIRE(n_bytes >= LENGTH_BYTES, SP_BAD_FILE, "%s: %" PRId64 " bytes: too short for a safetensors file", source,
+               n_bytes);
     uint64_t length;
     memcpy(&length, bytes, sizeof length);
     SP_REQUIRE(length <= HEADER_BYTES_MAX, SP_BAD_FILE,
-               "%s: a header of %" PRIu64 " bytes (at most %d are allowed): not a safetensors file", source,
-               length, HEADER_BYTES_MAX);
+               "%s: a header of %" PRIu64 " bytes (at most %d are allowed): not a safetensors file", source, length,
+               HEADER_BYTES_MAX);
     SP_REQUIRE((int64_t)length <= n_bytes - LENGTH_BYTES, SP_BAD_FILE,
-               "%s: the header takes %" PRIu64 " bytes but only %" PRId64 " follow: the file is cut short",
-               source, length, n_bytes - LENGTH_BYTES);
+               "%s: the header takes %" PRIu64 " bytes but only %" PRId64 " follow: the file is cut short", source,
+               length, n_bytes - LENGTH_BYTES);
     const char *text = (const char *)bytes + LENGTH_BYTES;
     SP_REQUIRE(length > 0 && text[0] == '{', SP_BAD_FILE, "%s: the header does not begin with '{'", source);
 
@@ -73,8 +72,8 @@ static sp_status check_metadata(const json_t *header, const char *source) {
     const char *key;
     json_t *value;
     json_object_foreach(metadata, key, value) {
-        SP_REQUIRE(json_is_string(value), SP_BAD_FILE, "%s: %s: the value of '%.200s' is not a string",
-                   source, metadata_key, key);
+        SP_REQUIRE(json_is_string(value), SP_BAD_FILE, "%s: %s: the value of '%.200s' is not a string", source,
+                   metadata_key, key);
     }
     return SP_OK;
 }
@@ -85,29 +84,27 @@ static sp_status read_dtype(sp_dtype *dtype, const json_t *json, const char *nam
     const sp_stored_dtype *row = sp_stored_dtype_find(stored);
     SP_REQUIRE(row, SP_BAD_FILE, "%s: tensor '%.200s': unknown dtype '%.40s'", source, name, stored);
     SP_REQUIRE(row->dtype != SP_DTYPE_COUNT, SP_UNSUPPORTED,
-               "%s: tensor '%.200s': dtype %s (%d bits a number) is not supported", source, name, stored,
-               row->bits);
+               "%s: tensor '%.200s': dtype %s (%d bits a number) is not supported", source, name, stored, row->bits);
     *dtype = row->dtype;
     return SP_OK;
 }
 
 /* Shape of the tensor and the bytes it takes.  The product counts a dimension of 0 as 1 for the check of its
  * range, so that no stride can overflow either. */
-static sp_status read_shape(entry *to, int64_t *n_bytes, sp_dtype dtype, const json_t *json,
-                            const char *source) {
+static sp_status read_shape(entry *to, int64_t *n_bytes, sp_dtype dtype, const json_t *json, const char *source) {
     const json_t *shape = json_object_get(json, "shape");
     SP_REQUIRE(json_is_array(shape), SP_BAD_FILE, "%s: tensor '%.200s' has no shape", source, to->name);
     int64_t n_dims = (int64_t)json_array_size(shape), dims[SP_MAX_DIMS], product = sp_dtype_bytes(dtype);
     SP_REQUIRE(n_dims <= SP_MAX_DIMS, SP_UNSUPPORTED,
-               "%s: tensor '%.200s' has %" PRId64 " dimensions: at most %d are supported", source, to->name,
-               n_dims, SP_MAX_DIMS);
+               "%s: tensor '%.200s' has %" PRId64 " dimensions: at most %d are supported", source, to->name, n_dims,
+               SP_MAX_DIMS);
     bool empty = false;
     for (int64_t i = 0; i < n_dims; i++) {
         const json_t *size = json_array_get(shape, (size_t)i);
         dims[i] = json_integer_value(size);
         SP_REQUIRE(json_is_integer(size) && dims[i] >= 0, SP_BAD_FILE,
-                   "%s: tensor '%.200s': dimension %" PRId64 " of its shape is not a whole number >= 0",
-                   source, to->name, i);
+                   "%s: tensor '%.200s': dimension %" PRId64 " of its shape is not a whole number >= 0", source,
+                   to->name, i);
         SP_REQUIRE(sp_multiply_sizes(product, dims[i] ? dims[i] : 1, &product), SP_BAD_FILE,
                    "%s: tensor '%.200s': its shape is too large", source, to->name);
         empty = empty || dims[i] == 0;
@@ -127,23 +124,22 @@ static sp_status read_offsets(entry *to, const json_t *json, const char *source)
     to->begin = json_integer_value(begin);
     to->end = json_integer_value(end);
     SP_REQUIRE(0 <= to->begin && to->begin <= to->end, SP_BAD_FILE,
-               "%s: tensor '%.200s': data_offsets [%" PRId64 ",%" PRId64 "] are not a range", source,
-               to->name, to->begin, to->end);
+               "%s: tensor '%.200s': data_offsets [%" PRId64 ",%" PRId64 "] are not a range", source, to->name,
+               to->begin, to->end);
     return SP_OK;
 }
 
 static sp_status read_entry(entry *to, const char *name, const json_t *json, const char *source) {
     to->name = name;
-    SP_REQUIRE(json_is_object(json), SP_BAD_FILE, "%s: tensor '%.200s' is not described by an object", source,
-               name);
+    SP_REQUIRE(json_is_object(json), SP_BAD_FILE, "%s: tensor '%.200s' is not described by an object", source, name);
     sp_dtype dtype = SP_DTYPE_COUNT;
     int64_t n_bytes = 0;
     SP_TRY(read_dtype(&dtype, json, name, source));
     SP_TRY(read_shape(to, &n_bytes, dtype, json, source));
     SP_TRY(read_offsets(to, json, source));
     SP_REQUIRE(to->end - to->begin == n_bytes, SP_BAD_FILE,
-               "%s: tensor '%.200s': its shape takes %" PRId64 " bytes, its data_offsets %" PRId64, source,
-               name, n_bytes, to->end - to->begin);
+               "%s: tensor '%.200s': its shape takes %" PRId64 " bytes, its data_offsets %" PRId64, source, name,
+               n_bytes, to->end - to->begin);
     return SP_OK;
 }
 
@@ -151,8 +147,7 @@ static sp_status read_entries(sp_safetensors *file, const char *source) {
     int64_t capacity = (int64_t)json_object_size(file->header) + 1; /* never 0 */
     file->entries = calloc((size_t)capacity, sizeof *file->entries);
     file->by_name = calloc((size_t)capacity, sizeof *file->by_name);
-    SP_REQUIRE(file->entries && file->by_name, SP_OUT_OF_MEMORY, "%s: no memory for its list of tensors",
-               source);
+    SP_REQUIRE(file->entries && file->by_name, SP_OUT_OF_MEMORY, "%s: no memory for its list of tensors", source);
     const char *name;
     json_t *json;
     json_object_foreach(file->header, name, json) {
@@ -179,8 +174,8 @@ static sp_status check_places(const sp_safetensors *file, int64_t n_data, const 
     for (int64_t i = 0; i < file->count; i++) {
         const entry *at = &file->entries[i];
         SP_REQUIRE(at->begin == covered, SP_BAD_FILE,
-                   "%s: tensor '%.200s' begins at byte %" PRId64
-                   " of the data, the one before it ends at %" PRId64 ": %s",
+                   "%s: tensor '%.200s' begins at byte %" PRId64 " of the data, the one before it ends at %" PRId64
+                   ": %s",
                    source, at->name, at->begin, covered, at->begin < covered ? "they overlap" : "a hole");
         SP_REQUIRE(at->end <= n_data, SP_BAD_FILE,
                    "%s: tensor '%.200s' ends at byte %" PRId64 " of the data, which has %" PRId64
@@ -232,8 +227,7 @@ static void sort_by_name(sp_safetensors *file) {
 
 sp_status sp_safetensors_parse(sp_safetensors **out, const void *data, int64_t n_bytes, const char *name) {
     *out = NULL;
-    SP_REQUIRE((data || n_bytes == 0) && n_bytes >= 0, SP_BAD_ARGUMENT, "%s: no bytes were handed over",
-               name);
+    SP_REQUIRE((data || n_bytes == 0) && n_bytes >= 0, SP_BAD_ARGUMENT, "%s: no bytes were handed over", name);
     sp_safetensors *file = calloc(1, sizeof *file);
     SP_REQUIRE(file, SP_OUT_OF_MEMORY, "%s: no memory", name);
     sp_status status = SP_OK;
@@ -279,9 +273,7 @@ int64_t sp_safetensors_count(const sp_safetensors *file) { return file->count; }
 
 const char *sp_safetensors_name(const sp_safetensors *file, int64_t i) { return file->entries[i].name; }
 
-const sp_tensor *sp_safetensors_tensor(const sp_safetensors *file, int64_t i) {
-    return &file->entries[i].tensor;
-}
+const sp_tensor *sp_safetensors_tensor(const sp_safetensors *file, int64_t i) { return &file->entries[i].tensor; }
 
 const sp_tensor *sp_safetensors_find(const sp_safetensors *file, const char *name) {
     const entry key = {.name = name}, *wanted = &key;

@@ -16,24 +16,21 @@ enum { HEADER_BYTES_MAX = 100000000, DATA_ALIGNMENT = 8 };
 /* Bytes of a tensor, after a check that its numbers can be written as one run. */
 static sp_status measure_tensor(int64_t *n_bytes, const sp_named_tensor *named, const char *path) {
     const sp_tensor *tensor = &named->tensor;
-    SP_REQUIRE(sp_stored_dtype_of(tensor->dtype), SP_BAD_ARGUMENT, "%s: tensor '%.200s' has no valid dtype",
-               path, named->name);
-    SP_REQUIRE(tensor->device == 0, SP_BAD_ARGUMENT, "%s: tensor '%.200s' is not in host memory", path,
+    SP_REQUIRE(sp_stored_dtype_of(tensor->dtype), SP_BAD_ARGUMENT, "%s: tensor '%.200s' has no valid dtype", path,
                named->name);
+    SP_REQUIRE(tensor->device == 0, SP_BAD_ARGUMENT, "%s: tensor '%.200s' is not in host memory", path, named->name);
     SP_REQUIRE(tensor->n_dims >= 0 && tensor->n_dims <= SP_MAX_DIMS, SP_BAD_ARGUMENT,
                "%s: tensor '%.200s' has %" PRId64 " dimensions", path, named->name, tensor->n_dims);
     int64_t stride = 1;
     for (int64_t i = tensor->n_dims - 1; i >= 0; i--) {
         SP_REQUIRE(tensor->shape[i] <= 1 || tensor->stride[i] == stride, SP_BAD_ARGUMENT,
                    "%s: tensor '%.200s' is not contiguous", path, named->name);
-        SP_REQUIRE(tensor->shape[i] >= 0 && sp_multiply_sizes(stride, tensor->shape[i], &stride),
-                   SP_BAD_ARGUMENT, "%s: tensor '%.200s': dimension %" PRId64 " is out of range", path,
-                   named->name, i);
+        SP_REQUIRE(tensor->shape[i] >= 0 && sp_multiply_sizes(stride, tensor->shape[i], &stride), SP_BAD_ARGUMENT,
+                   "%s: tensor '%.200s': dimension %" PRId64 " is out of range", path, named->name, i);
     }
     SP_REQUIRE(sp_multiply_sizes(stride, sp_dtype_bytes(tensor->dtype), n_bytes), SP_BAD_ARGUMENT,
                "%s: tensor '%.200s' is too large", path, named->name);
-    SP_REQUIRE(tensor->data || *n_bytes == 0, SP_BAD_ARGUMENT, "%s: tensor '%.200s' has no data", path,
-               named->name);
+    SP_REQUIRE(tensor->data || *n_bytes == 0, SP_BAD_ARGUMENT, "%s: tensor '%.200s' has no data", path, named->name);
     return SP_OK;
 }
 
@@ -56,14 +53,13 @@ static sp_status order_tensors(const sp_named_tensor ***out, const sp_named_tens
 
 static sp_status describe_tensor(json_t *header, const sp_named_tensor *named, int64_t begin, int64_t end,
                                  const char *path) {
-    SP_REQUIRE(strcmp(named->name, "__metadata__") != 0 && !json_object_get(header, named->name),
-               SP_BAD_ARGUMENT, "%s: two tensors are named '%.200s', or the name is reserved", path,
-               named->name);
+    SP_REQUIRE(strcmp(named->name, "__metadata__") != 0 && !json_object_get(header, named->name), SP_BAD_ARGUMENT,
+               "%s: two tensors are named '%.200s', or the name is reserved", path, named->name);
     json_t *shape = json_array();
     for (int64_t i = 0; i < named->tensor.n_dims; i++)
         json_array_append_new(shape, json_integer(named->tensor.shape[i]));
-    json_t *json = json_pack("{s:s, s:o, s:[I,I]}", "dtype", sp_stored_dtype_of(named->tensor.dtype)->name,
-                             "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
+    json_t *json = json_pack("{s:s, s:o, s:[I,I]}", "dtype", sp_stored_dtype_of(named->tensor.dtype)->name, "shape",
+                             shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
     SP_REQUIRE(json_object_set_new(header, named->name, json) == 0, SP_BAD_ARGUMENT,
                "%s: tensor '%.200s': its name is not UTF-8", path, named->name);
     return SP_OK;
@@ -78,8 +74,8 @@ static sp_status format_header(char **text, int64_t *n_text, const sp_named_tens
     *text = NULL;
     for (int64_t i = 0; i < n; i++) {
         SP_TRY_OR_DONE(measure_tensor(&n_bytes, order[i], path));
-        SP_REQUIRE_OR_DONE(sp_add_sizes(begin, n_bytes, &end), SP_BAD_ARGUMENT,
-                           "%s: tensor '%.200s' is too large", path, order[i]->name);
+        SP_REQUIRE_OR_DONE(sp_add_sizes(begin, n_bytes, &end), SP_BAD_ARGUMENT, "%s: tensor '%.200s' is too large",
+                           path, order[i]->name);
         SP_TRY_OR_DONE(describe_tensor(header, order[i], begin, end, path));
         begin = end;
     }
@@ -87,8 +83,7 @@ static sp_status format_header(char **text, int64_t *n_text, const sp_named_tens
     int64_t length = (int64_t)strlen(*text);
     *n_text = sp_round_up(length, DATA_ALIGNMENT);
     SP_REQUIRE_OR_DONE(*n_text <= HEADER_BYTES_MAX, SP_BAD_ARGUMENT,
-                       "%s: a header of %" PRId64 " bytes (at most %d are allowed)", path, *n_text,
-                       HEADER_BYTES_MAX);
+                       "%s: a header of %" PRId64 " bytes (at most %d are allowed)", path, *n_text, HEADER_BYTES_MAX);
     char *padded = realloc(*text, (size_t)*n_text + 1);
     SP_REQUIRE_OR_DONE(padded, SP_OUT_OF_MEMORY, "%s: no memory for its header", path);
     memset(padded + length, ' ', (size_t)(*n_text - length));
@@ -102,8 +97,8 @@ done:
     return status;
 }
 
-static sp_status write_file(const char *path, const char *header, int64_t n_header,
-                            const sp_named_tensor *const *order, int64_t n) {
+static sp_status write_file(const char *path, const char *header, int64_t n_header, const sp_named_tensor *const *order,
+                            int64_t n) {
     sp_file_writer writer;
     sp_status status = SP_OK;
     SP_TRY(sp_file_writer_open(&writer, path));
