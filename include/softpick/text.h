@@ -15,7 +15,8 @@ extern "C" {
 /* Called now and then in long work; a non-zero return cancels it (SP_CANCELLED).  total < 0: not known. */
 typedef int (*sp_progress_function)(void *user, const char *what, int64_t done, int64_t total);
 
-/* ---- tokenizer ------------------------------------------------------------------------------------------------- */
+/* ---- tokenizer
+ * ------------------------------------------------------------------------------------------------- */
 
 typedef struct sp_tokenizer sp_tokenizer; /* constant after opening: many threads may read it */
 
@@ -30,7 +31,8 @@ SP_API int32_t sp_tokenizer_bos(const sp_tokenizer *tokenizer);
 SP_API int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer);
 /* The piece as it stands in the vocabulary ("▁the"); NULL outside the range.  Borrowed. */
 SP_API const char *sp_tokenizer_piece(const sp_tokenizer *tokenizer, int32_t id);
-/* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens. */
+/* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens.
+ */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text,
                                                    int64_t n_bytes, int32_t **tokens, int64_t *n_tokens);
 /* Decodes to bytes with a 0 after them.  Caller frees *text. */
@@ -48,17 +50,20 @@ typedef struct sp_tokenizer_train_options {
 
 SP_API sp_tokenizer_train_options sp_tokenizer_train_options_default(void);
 /* Trains a sentencepiece model with byte fallback on the corpus and writes it to `out_path` atomically. */
-SP_API SP_MUST_CHECK sp_status sp_tokenizer_train(const char *out_path, const char *const *paths, int64_t n_paths,
-                                                  const sp_tokenizer_train_options *options);
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_train(const char *out_path, const char *const *paths,
+                                                  int64_t n_paths, const sp_tokenizer_train_options *options);
 
-/* ---- corpora and token shards ---------------------------------------------------------------------------------- */
+/* ---- corpora and token shards
+ * ---------------------------------------------------------------------------------- */
 
-/* A corpus is a list of files, folders (searched for .txt, .jsonl, each also .gz or .zst) and "-" (standard input).
- * A .txt file is one document per file unless blank-line splitting is on; a .jsonl line is one document (field
- * "text"), lines end at newline bytes only. */
+/* A corpus is a list of files, folders (searched, in the order of paths, for .txt and .jsonl, each also .gz
+ * or .zst) and "-" (standard input: JSON lines if it begins with '{', text otherwise; compressed or not).  A
+ * .jsonl line is one document (field "text"; empty ones are passed over), lines end at newline bytes only;
+ * any other file is one document. Text is UTF-8 without zero bytes. */
 typedef struct sp_shards_write_options {
     size_t struct_bytes;
-    double validation_fraction; /* share of the text held out, at the end of the corpus; default 0.05 */
+    double validation_fraction; /* share of the text held out, at the end of the corpus: whole documents, or,
+                                   of fewer than 20 documents, lines; 0: no validation split; default 0.05 */
     int64_t document_bytes_max; /* a .txt file longer than this is cut into documents at line ends; 0: never.
                                    default 0 */
     int64_t shard_tokens_max;   /* tokens per shard file; default 2^27 */
@@ -67,43 +72,53 @@ typedef struct sp_shards_write_options {
 } sp_shards_write_options;
 
 SP_API sp_shards_write_options sp_shards_write_options_default(void);
-/* Encodes the corpus into `folder`/{train,validation}-00000.tokens ... (format: docs/formats.md).  Fails, and leaves
- * the folder as it was, on unreadable, empty or binary text. */
+/* Encodes the corpus into `folder`/{train,validation}-00000.tokens ... (format: docs/formats.md): each
+ * document as BOS tokens EOS, as far as the tokenizer has them.  Replaces the set that was there; fails, and
+ * leaves the folder as it was, on unreadable, empty or binary text and on a full disk.  Memory does not grow
+ * with the text. */
 SP_API SP_MUST_CHECK sp_status sp_shards_write(const char *folder, const sp_tokenizer *tokenizer,
                                                const char *const *paths, int64_t n_paths,
                                                const sp_shards_write_options *options);
 
 typedef struct sp_shards sp_shards; /* all shards of one split, memory-mapped, as one run of tokens */
 
-/* `split`: "train" or "validation". */
+/* `split`: "train" or "validation".  Refuses files cut short, of different sets, or encoded with another
+ * tokenizer than the tokenizer.model that lies beside them. */
 SP_API SP_MUST_CHECK sp_status sp_shards_open(sp_shards **out, const char *folder, const char *split);
 SP_API void sp_shards_close(sp_shards *shards);
 SP_API int64_t sp_shards_n_tokens(const sp_shards *shards);
 SP_API int64_t sp_shards_n_documents(const sp_shards *shards);
 SP_API int64_t sp_shards_vocabulary(const sp_shards *shards);
+/* Bytes of the text that the tokens stand for: what bits per byte are counted in. */
+SP_API int64_t sp_shards_text_bytes(const sp_shards *shards);
 /* First token of document i; sp_shards_n_tokens for i = n_documents. */
 SP_API int64_t sp_shards_document(const sp_shards *shards, int64_t i);
 /* Copies tokens [first, first + n) as int32. */
-SP_API SP_MUST_CHECK sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n, int32_t *tokens);
+SP_API SP_MUST_CHECK sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n,
+                                              int32_t *tokens);
 
-/* ---- batches --------------------------------------------------------------------------------------------------- */
+/* ---- batches
+ * --------------------------------------------------------------------------------------------------- */
 
 /* How sequences of T tokens are cut from the run of documents. */
 typedef enum sp_packing {
-    SP_PACKING_BOS = 0,         /* T-1 tokens from anywhere, BOS in front of every sequence */
-    SP_PACKING_CONCATENATE = 1, /* T tokens from anywhere, documents joined by EOS/BOS as stored: the paper's way */
-    SP_PACKING_DOCUMENTS = 2,   /* as concatenate, but attention and positions start anew at every document */
+    SP_PACKING_BOS = 0, /* BOS in front of every sequence, then T-1 tokens from anywhere */
+    SP_PACKING_CONCATENATE =
+        1, /* T tokens from anywhere, documents joined by EOS/BOS as stored: the paper's way */
+    SP_PACKING_DOCUMENTS = 2, /* as concatenate, but attention and positions start anew at every document, and
+                                 the last token of a document has no target */
 } sp_packing;
 SP_API const char *sp_packing_name(sp_packing packing);
-SP_API SP_MUST_CHECK sp_status sp_packing_find(sp_packing *out, const char *name); /* bos, concatenate, documents */
+SP_API SP_MUST_CHECK sp_status sp_packing_find(sp_packing *out,
+                                               const char *name); /* bos, concatenate, documents */
 
 /* A batch: tokens and what follows them.  target < 0: no loss there. */
 typedef struct sp_batch {
     int64_t B, T;
     const int32_t *tokens;  /* (B,T) */
     const int32_t *targets; /* (B,T) */
-    const int64_t *cu;      /* NULL, or (n_sequences + 1): starts of documents within the B*T tokens; a row of the
-                               batch always starts one */
+    const int64_t *cu; /* NULL, or (n_sequences + 1): starts of documents within the B*T tokens; a row of the
+                          batch always starts one */
     int64_t n_sequences;
 } sp_batch;
 
@@ -122,14 +137,16 @@ SP_API sp_loader_options sp_loader_options_default(void);
 typedef struct sp_loader sp_loader; /* its batches are pure functions of (options, shards, step) */
 
 /* Fails when the text is shorter than one sequence. */
-SP_API SP_MUST_CHECK sp_status sp_loader_new(sp_loader **out, const sp_shards *shards, /* must outlive the loader */
+SP_API SP_MUST_CHECK sp_status sp_loader_new(sp_loader **out,
+                                             const sp_shards *shards, /* must outlive the loader */
                                              const sp_loader_options *options);
 SP_API void sp_loader_free(sp_loader *loader);
 /* Sequences in one pass over the text. */
 SP_API int64_t sp_loader_n_sequences(const sp_loader *loader);
-/* Fills `batch` with views into the loader, valid until the next call.  Training: any step >= 0; an epoch visits
- * every sequence once, in an order that differs from epoch to epoch.  In order: step * B + rank past the end gives
- * B = 0, and the last batch may hold fewer than B sequences. */
+/* Fills `batch` with views into the loader, valid until the next call.  Training: any step >= 0; an epoch
+ * visits every sequence once, in an order that differs from epoch to epoch; of each step's n_ranks * B
+ * sequences rank r takes B from r * B on.  In order: a batch that begins past the end has B = 0, and the last
+ * one may hold fewer than B sequences; what is shorter than a sequence at the end of the text is left out. */
 SP_API SP_MUST_CHECK sp_status sp_loader_batch(sp_loader *loader, int64_t step, sp_batch *batch);
 
 #ifdef __cplusplus
