@@ -37,9 +37,9 @@ typedef struct sp_model_config {
     int64_t window;                       /* 0: none */
 } sp_model_config;
 
-/* A 340M-like default: see docs/formats.md. */
+/* The paper's 340M model, with softpick. */
 SP_API sp_model_config sp_model_config_default(void);
-/* Reads the text of a config.json (LLaMA's keys, ours, or fla's); `source` stands in messages.  Unknown keys of
+/* Reads the text of a config.json (docs/config.md); `source` stands in messages.  Unknown keys of
  * ours, contradictions (attn_impl against attention_function, ...) and unsupported features are errors. */
 SP_API SP_MUST_CHECK sp_status sp_model_config_parse(sp_model_config *out, const char *json, const char *source);
 /* The text of a config.json.  softmax: a plain LLaMA config with our key; otherwise model_type "softpick_llama", so
@@ -57,6 +57,11 @@ typedef struct sp_model_options {
 } sp_model_options;
 
 SP_API sp_model_options sp_model_options_default(void); /* f32, not training */
+
+/* The dtype in which matrix products are fastest on this machine: bf16 where the CPU multiplies it, else f32. */
+SP_API sp_dtype sp_model_fastest_dtype(void);
+/* Name of what runs the matrix products of this dtype here ("onednn", "plain"); NULL if nothing can. */
+SP_API const char *sp_model_matmul_name(sp_dtype dtype);
 
 typedef struct sp_model sp_model;
 

@@ -1,0 +1,207 @@
+/* A model's life: making, initial weights, opening a checkpoint, the flat arrays, freeing. */
+#include "model/model_private.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/memory.h"
+#include "base/random.h"
+#include "softpick/checkpoint.h"
+
+double sp_clock(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+sp_model_options sp_model_options_default(void) {
+    return (sp_model_options){.struct_bytes = sizeof(sp_model_options), .dtype = SP_DTYPE_F32};
+}
+
+sp_dtype sp_model_fastest_dtype(void) { return sp_matmul_bf16_pays() ? SP_DTYPE_BF16 : SP_DTYPE_F32; }
+const char *sp_model_matmul_name(sp_dtype dtype) { return sp_matmul_variant(dtype); }
+
+void sp_model_free(sp_model *model) {
+    if (!model) return;
+    sp_buffers_clear(&model->buffers);
+    sp_tensor_table_clear(&model->table);
+    free(model->values);
+    free(model->gradients);
+    free(model->halves);
+    free(model->rope);
+    free(model);
+}
+
+/* Everything but the values, which are zero. */
+static sp_status make(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
+    *out = NULL;
+    SP_TRY(sp_model_config_check(config));
+    SP_REQUIRE(options->dtype == SP_DTYPE_F32 || options->dtype == SP_DTYPE_BF16, SP_BAD_ARGUMENT,
+               "dtype is %s: a model computes in f32 or bf16", sp_dtype_name(options->dtype));
+    SP_REQUIRE(sp_matmul_variant(options->dtype), SP_UNSUPPORTED, "no matrix product in %s in this build",
+               sp_dtype_name(options->dtype));
+    sp_model *model = calloc(1, sizeof *model);
+    SP_REQUIRE(model, SP_OUT_OF_MEMORY, "no memory for a model");
+    model->config = *config;
+    model->options = *options;
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_tensor_table_build(&model->table, config));
+    int64_t n = model->table.n_parameters;
+    SP_TRY_OR_DONE(sp_allocate((void **)&model->values, n * 4, "weights"));
+    if (options->training) SP_TRY_OR_DONE(sp_allocate((void **)&model->gradients, n * 4, "gradients"));
+    if (options->dtype == SP_DTYPE_BF16) SP_TRY_OR_DONE(sp_allocate((void **)&model->halves, n * 2, "bf16 weights"));
+    *out = model;
+    return SP_OK;
+done:
+    sp_model_free(model);
+    return status;
+}
+
+/* A function of seed and of the tensor's place in the table alone: twins that differ in attention begin
+ * alike. */
+static void initialize(float *values, const tensor_entry *entry, int64_t place, const sp_model *model) {
+    double deviation = model->config.initializer_range;
+    uint64_t seed = model->options.seed;
+    switch (entry->role) {
+    case ROLE_MATRIX:
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < entry->count; i++)
+            values[i] = (float)(deviation * sp_random_normal(seed, (uint64_t)place, (uint64_t)i));
+        return;
+    case ROLE_NORM:
+        for (int64_t i = 0; i < entry->count; i++) values[i] = 1;
+        return;
+    case ROLE_ROW_FACTOR: /* the published code's initial value */
+        for (int64_t i = 0; i < entry->count; i++) values[i] = 0.3f;
+        return;
+    case ROLE_SINK: return; /* zero */
+    }
+}
+
+sp_status sp_model_new(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
+    SP_TRY(make(out, config, options));
+    const tensor_table *table = &(*out)->table;
+    for (int64_t i = 0; i < table->n_tensors; i++)
+        initialize((*out)->values + table->entries[i].offset, &table->entries[i], i, *out);
+    sp_model_refresh(*out);
+    return SP_OK;
+}
+
+static sp_status load_tensor(sp_model *model, const tensor_entry *entry, const sp_checkpoint *checkpoint) {
+    const char *folder = sp_checkpoint_folder(checkpoint);
+    const sp_tensor *tensor = sp_checkpoint_find(checkpoint, entry->name);
+    SP_REQUIRE(tensor, SP_BAD_FILE, "%s: tensor %s is missing", folder, entry->name);
+    /* A trailing dimension of 1 is as good as none: fla keeps per-head factors as [H,1]. */
+    bool fits = tensor->n_dims >= entry->n_dims && sp_tensor_count(tensor) == entry->count;
+    for (int64_t i = 0; fits && i < entry->n_dims; i++) fits = tensor->shape[i] == entry->shape[i];
+    SP_REQUIRE(fits, SP_BAD_FILE, "%s: tensor %s has %" PRId64 " numbers in another shape than the config says", folder,
+               entry->name, sp_tensor_count(tensor));
+    bool number = tensor->dtype == SP_DTYPE_F32 || tensor->dtype == SP_DTYPE_BF16 || tensor->dtype == SP_DTYPE_F16;
+    SP_REQUIRE(number, SP_UNSUPPORTED, "%s: tensor %s has dtype %s: f32, bf16 and f16 are supported", folder,
+               entry->name, sp_dtype_name(tensor->dtype));
+    sp_convert(model->values + entry->offset, SP_DTYPE_F32, tensor->data, tensor->dtype, entry->count);
+    return SP_OK;
+}
+
+/* Tied weights may still be there twice in the file: then they must be the same. */
+static sp_status check_tied_head(const sp_model *model, const sp_checkpoint *checkpoint) {
+    if (!model->config.tie_embeddings) return SP_OK;
+    const sp_tensor *head = sp_checkpoint_find(checkpoint, "lm_head.weight");
+    const sp_tensor *embedding = sp_checkpoint_find(checkpoint, "model.embed_tokens.weight");
+    if (!head || !embedding) return SP_OK;
+    bool same = head->dtype == embedding->dtype && sp_tensor_count(head) == sp_tensor_count(embedding) &&
+                memcmp(head->data, embedding->data, (size_t)(sp_tensor_count(head) * sp_dtype_bytes(head->dtype))) == 0;
+    SP_REQUIRE(same, SP_BAD_FILE, "%s: \"tie_word_embeddings\" is true but lm_head.weight differs from the embedding",
+               sp_checkpoint_folder(checkpoint));
+    return SP_OK;
+}
+
+sp_status sp_model_open(sp_model **out, const char *folder, const sp_model_options *options) {
+    *out = NULL;
+    sp_checkpoint *checkpoint;
+    SP_TRY(sp_checkpoint_open(&checkpoint, folder));
+    sp_model *model = NULL;
+    sp_model_config config;
+    char source[4200];
+    snprintf(source, sizeof source, "%s/config.json", folder);
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_model_config_parse(&config, sp_checkpoint_config(checkpoint), source));
+    SP_TRY_OR_DONE(make(&model, &config, options));
+    for (int64_t i = 0; i < model->table.n_tensors; i++)
+        SP_TRY_OR_DONE(load_tensor(model, &model->table.entries[i], checkpoint));
+    SP_TRY_OR_DONE(check_tied_head(model, checkpoint));
+    sp_model_refresh(model);
+    *out = model;
+    model = NULL;
+done:
+    sp_model_free(model);
+    sp_checkpoint_close(checkpoint);
+    return status;
+}
+
+const sp_model_config *sp_model_config_of(const sp_model *model) { return &model->config; }
+sp_dtype sp_model_dtype(const sp_model *model) { return model->options.dtype; }
+int64_t sp_model_n_parameters(const sp_model *model) { return model->table.n_parameters; }
+float *sp_model_parameters(sp_model *model) { return model->values; }
+float *sp_model_gradients(sp_model *model) { return model->gradients; }
+int64_t sp_model_n_tensors(const sp_model *model) { return model->table.n_tensors; }
+
+const char *sp_model_tensor_name(const sp_model *model, int64_t i) { return model->table.entries[i].name; }
+
+sp_tensor sp_model_tensor(sp_model *model, int64_t i) {
+    const tensor_entry *entry = &model->table.entries[i];
+    return sp_tensor_view(model->values + entry->offset, SP_DTYPE_F32, entry->n_dims, entry->shape);
+}
+
+void sp_model_refresh(sp_model *model) {
+    if (model->halves) sp_convert(model->halves, SP_DTYPE_BF16, model->values, SP_DTYPE_F32, model->table.n_parameters);
+}
+
+void sp_model_zero_gradients(sp_model *model) {
+    if (model->gradients) memset(model->gradients, 0, (size_t)model->table.n_parameters * sizeof(float));
+}
+
+int64_t sp_model_memory_bytes(const sp_model *model) {
+    int64_t per_parameter = 4 + (model->gradients ? 4 : 0) + (model->halves ? 2 : 0);
+    int64_t rope = model->rope_positions * model->config.head_width * 4;
+    return model->table.n_parameters * per_parameter + rope + model->buffers.block_bytes +
+           model->buffers.attention_bytes;
+}
+
+sp_model_profile sp_model_profile_read(sp_model *model, bool reset) {
+    sp_model_profile profile = model->profile;
+    if (reset) model->profile = (sp_model_profile){0};
+    return profile;
+}
+
+/* Packed sequences lie one after another, each within one row of the batch. */
+static sp_status check_packed(const sp_batch *batch) {
+    if (!batch->cu) return SP_OK;
+    const int64_t *cu = batch->cu, N = batch->B * batch->T;
+    SP_REQUIRE(batch->n_sequences >= 1 && cu[0] == 0 && cu[batch->n_sequences] == N, SP_BAD_ARGUMENT,
+               "the packed sequences do not cover the batch's %" PRId64 " tokens", N);
+    for (int64_t n = 0; n < batch->n_sequences; n++) {
+        SP_REQUIRE(cu[n + 1] >= cu[n], SP_BAD_ARGUMENT, "packed sequence %" PRId64 " has a negative length", n);
+        SP_REQUIRE(cu[n + 1] == cu[n] || cu[n] / batch->T == (cu[n + 1] - 1) / batch->T, SP_BAD_ARGUMENT,
+                   "packed sequence %" PRId64 " crosses from row to row of the batch", n);
+    }
+    return SP_OK;
+}
+
+sp_status sp_batch_check(const sp_model *model, const sp_batch *batch, bool targets) {
+    const sp_model_config *c = &model->config;
+    SP_REQUIRE(batch->B >= 1 && batch->T >= 1, SP_BAD_ARGUMENT, "a batch of %" PRId64 " x %" PRId64 " tokens is empty",
+               batch->B, batch->T);
+    SP_REQUIRE(batch->T <= c->max_positions, SP_BAD_ARGUMENT,
+               "sequences of %" PRId64 " tokens: the model has %" PRId64 " positions", batch->T, c->max_positions);
+    for (int64_t i = 0; i < batch->B * batch->T; i++) {
+        SP_REQUIRE(batch->tokens[i] >= 0 && batch->tokens[i] < c->vocabulary, SP_BAD_ARGUMENT,
+                   "token %d is not in the vocabulary of %" PRId64, (int)batch->tokens[i], c->vocabulary);
+        SP_REQUIRE(!targets || batch->targets[i] < c->vocabulary, SP_BAD_ARGUMENT,
+                   "target %d is not in the vocabulary of %" PRId64, (int)batch->targets[i], c->vocabulary);
+    }
+    return check_packed(batch);
+}
