@@ -30,9 +30,7 @@ static int remove_folder(void **state) {
     return sp_folder_remove(folder) == SP_OK ? 0 : -1;
 }
 
-static void write_text(const char *text) {
-    assert_int_equal(sp_file_write(path, text, (int64_t)strlen(text)), SP_OK);
-}
+static void write_text(const char *text) { assert_int_equal(sp_file_write(path, text, (int64_t)strlen(text)), SP_OK); }
 
 static void expect_text(const char *expected) {
     char *text;
@@ -66,8 +64,7 @@ static void lines_are_visible_at_once_and_appended(void **state) {
 
 static void cut_keeps_the_lines_up_to_the_step(void **state) {
     (void)state;
-    const char *text =
-        "{\"step\":0}\n{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"event\":\"x\"}\n{\"step\":3}\n";
+    const char *text = "{\"step\":0}\n{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"event\":\"x\"}\n{\"step\":3}\n";
     write_text(text);
     truncate_and_expect(3, text);
     truncate_and_expect(2, "{\"step\":0}\n{\"step\":1}\n{\"step\":2}\n{\"step\":2,\"event\":\"x\"}\n");
@@ -124,8 +121,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(lines_are_visible_at_once_and_appended, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(cut_keeps_the_lines_up_to_the_step, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(cut_drops_an_incomplete_or_damaged_line, make_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(lines_added_after_a_cut_stand_at_its_place, make_folder,
-                                        remove_folder),
+        cmocka_unit_test_setup_teardown(lines_added_after_a_cut_stand_at_its_place, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(second_writer_is_refused, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(missing_folder_and_full_disk_are_named, make_folder, remove_folder),
     };

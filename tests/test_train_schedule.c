@@ -12,8 +12,7 @@
 #include "softpick/train.h"
 #include "train/schedule.h"
 
-static const sp_schedule all[] = {SP_SCHEDULE_COSINE, SP_SCHEDULE_LINEAR, SP_SCHEDULE_WSD,
-                                  SP_SCHEDULE_CONSTANT};
+static const sp_schedule all[] = {SP_SCHEDULE_COSINE, SP_SCHEDULE_LINEAR, SP_SCHEDULE_WSD, SP_SCHEDULE_CONSTANT};
 
 static sp_train_options options_of(sp_schedule schedule) {
     return (sp_train_options){.B = 2,

@@ -1,0 +1,86 @@
+/* The vector vocabulary in plain C: four lanes of the compiler's generic vectors, which become whatever the target's
+ * baseline has.  The same names, with more lanes, are in simd_avx2.h and simd_avx512.h.
+ *
+ * v is a vector of V_WIDTH floats, v_mask one truth per lane.  Loads and stores need no alignment.  All comparisons
+ * with NaN are false, v_max(a, NaN) is NaN and v_max(NaN, b) is b. */
+#include <stdint.h>
+#include <string.h>
+
+#include "formats/halves.h"
+
+typedef float v __attribute__((vector_size(16)));
+typedef int32_t v_mask __attribute__((vector_size(16)));
+
+enum {
+    V_WIDTH = 4,
+    TILE_ROWS = 4, /* accumulators of a matrix product: TILE_ROWS x TILE_VECTORS registers */
+    TILE_VECTORS = 2,
+};
+
+static inline v v_set(float x) { return (v){x, x, x, x}; }
+
+static inline v v_load(const float *from) {
+    v x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+static inline void v_store(float *to, v x) { memcpy(to, &x, sizeof x); }
+
+static inline v v_add(v a, v b) { return a + b; }
+static inline v v_sub(v a, v b) { return a - b; }
+static inline v v_mul(v a, v b) { return a * b; }
+/* a * b + c */
+static inline v v_fma(v a, v b, v c) { return a * b + c; }
+
+static inline v_mask v_greater(v a, v b) { return (v_mask)(a > b); }
+/* yes where the mask is true, else no */
+static inline v v_select(v_mask mask, v yes, v no) { return (v)((mask & (v_mask)yes) | (~mask & (v_mask)no)); }
+static inline bool v_any(v_mask mask) { return mask[0] | mask[1] | mask[2] | mask[3]; }
+static inline v v_max(v a, v b) { return v_select(v_greater(a, b), a, b); }
+
+/* True in the lanes [first, end); the bounds may lie outside the vector. */
+static inline v_mask v_lanes(int64_t first, int64_t end) {
+    v_mask lane = {0, 1, 2, 3}, low = lane * 0 + (int32_t)(first < 0 ? 0 : first > 4 ? 4 : first);
+    v_mask high = lane * 0 + (int32_t)(end < 0 ? 0 : end > 4 ? 4 : end);
+    return (v_mask)(lane >= low) & (v_mask)(lane < high);
+}
+
+/* The nearest integer; beyond 2^22 some value near x. */
+static inline v v_round(v x) {
+    const v magic = v_set(0x1.8p23f);
+    return (x + magic) - magic;
+}
+
+/* 2^n for integers n <= 127; exactly 0 from n = -127 down. */
+static inline v v_power(v n) {
+    n = v_max(n, v_set(-127));
+    n = v_select(v_greater(n, v_set(127)), v_set(127), n);
+    return (v)((__builtin_convertvector(n, v_mask) + 127) << 23);
+}
+
+static inline float v_sum(v x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+static inline float v_highest(v x) {
+    float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+    return a > b ? a : b;
+}
+
+static inline v v_load_bf16(const uint16_t *from) {
+    return (v){sp_bf16_to_f32(from[0]), sp_bf16_to_f32(from[1]), sp_bf16_to_f32(from[2]), sp_bf16_to_f32(from[3])};
+}
+static inline void v_store_bf16(uint16_t *to, v x) {
+    for (int i = 0; i < V_WIDTH; i++) to[i] = sp_bf16_from_f32(x[i]);
+}
+static inline v v_load_f16(const uint16_t *from) {
+    return (v){sp_f16_to_f32(from[0]), sp_f16_to_f32(from[1]), sp_f16_to_f32(from[2]), sp_f16_to_f32(from[3])};
+}
+static inline void v_store_f16(uint16_t *to, v x) {
+    for (int i = 0; i < V_WIDTH; i++) to[i] = sp_f16_from_f32(x[i]);
+}
+
+/* to[j * to_stride + i] = from[i * from_stride + j] for a square of V_WIDTH. */
+static inline void v_transpose(float *to, int64_t to_stride, const float *from, int64_t from_stride) {
+    for (int j = 0; j < V_WIDTH; j++)
+        v_store(to + j * to_stride,
+                (v){from[j], from[from_stride + j], from[2 * from_stride + j], from[3 * from_stride + j]});
+}

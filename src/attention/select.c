@@ -1,0 +1,46 @@
+/* Which code computes an attention problem: the table of variants, best first.  The scalar row takes all that any row
+ * takes.  To add a row: its body in cpu/, and a line here. */
+#include "attention/select.h"
+
+#include "attention/cpu/attention_cpu.h"
+#include "base/status.h"
+#include "softpick/device.h"
+
+static bool on_cpu(const void *asked, const char **why) {
+    const sp_attention *problem = ((const sp_attention_question *)asked)->problem;
+    if (problem->q.device != 0) {
+        *why = "the tensors are not in host memory";
+        return false;
+    }
+    if (problem->q.dtype == SP_DTYPE_F64) {
+        *why = "f64 is computed by the definition alone";
+        return false;
+    }
+    return true;
+}
+
+#define CPU_ROW(isa)                                                                                                   \
+    static void run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
+        sp_cpu_run(&sp_cpu_body_##isa, problem, pass, n_threads, workspace);                                           \
+    }                                                                                                                  \
+    static sp_status rows_##isa(const sp_attention *problem, sp_attention_row_function function, void *user) {         \
+        return sp_cpu_rows(&sp_cpu_body_##isa, problem, function, user);                                               \
+    }
+
+CPU_ROW(scalar)
+
+static const sp_attention_row rows[] = {
+    {{"scalar", 0, on_cpu}, sp_cpu_workspace, run_scalar, rows_scalar},
+};
+
+const sp_variant_table sp_attention_table = {
+    .variable = "SP_ATTENTION", .rows = rows, .row_bytes = sizeof *rows, .n_rows = sizeof rows / sizeof *rows};
+
+sp_status sp_attention_select(const sp_attention *problem, sp_attention_pass pass, const sp_attention_row **row) {
+    sp_attention_question question = {problem, pass};
+    int index;
+    *row = NULL;
+    SP_TRY(sp_variant_choose(&sp_attention_table, &question, &index));
+    *row = &rows[index];
+    return SP_OK;
+}
