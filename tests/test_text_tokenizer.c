@@ -240,7 +240,7 @@ static void impossible_training_is_refused_in_one_line(void **state) {
     assert_false(sp_file_exists(at("no.model")));
     const char *path = put_text("blank.txt", "\n\n\n");
     sp_tokenizer_train_options options = sp_tokenizer_train_options_default();
-    assert_fails(sp_tokenizer_train(at("no.model"), &path, 1, &options), SP_BAD_FILE, "no text");
+    assert_fails(sp_tokenizer_train(at("no.model"), &path, 1, &options), SP_BAD_FILE, "no line that is not empty");
     int calls = 0;
     path = at("tokenizer-text.txt");
     options.vocabulary = 300;

@@ -54,6 +54,8 @@ static sp_status next_line(void *user, const char **text, int64_t *n_bytes) {
         if (piece->n_bytes == 0) {
             SP_TRY(sp_corpus_next(source->corpus, piece));
             SP_TRY(report(source));
+            SP_REQUIRE(piece->text || source->n_taken > 0, SP_BAD_FILE,
+                       "the text has no line that is not empty: no tokenizer can be trained on it");
             if (!piece->text) return SP_OK;
         }
         const char *line = piece->text, *newline = memchr(line, '\n', (size_t)piece->n_bytes);
