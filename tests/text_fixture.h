@@ -50,11 +50,11 @@ static inline int remove_test_folder(void **state) {
     return sp_folder_remove(test_folder) == SP_OK ? 0 : -1;
 }
 
-/* Path of a name in the folder; the eight last ones stay valid. */
+/* Path of a name in the folder; the 256 last ones stay valid. */
 static inline const char *at(const char *name) {
-    static char paths[8][256];
+    static char paths[256][256];
     static int next;
-    char *path = paths[next++ % 8];
+    char *path = paths[next++ % 256];
     snprintf(path, sizeof paths[0], "%s/%s", test_folder, name);
     return path;
 }
