@@ -49,7 +49,12 @@ void cli_set_threads(int64_t n_threads);
 void cli_catch_signals(void);
 bool cli_interrupted(void);
 
-/* How this program was built; an empty string for what is not known. */
-extern const struct cli_build { const char *commit, *compiler, *type, *sanitizers; } cli_build;
+/* How this program was built: written by CMake. */
+extern const struct cli_build {
+    const char *commit, *compiler, *type, *sanitizers; /* "" for none */
+    struct cli_library {
+        const char *name, *version; /* version "": not in this build */
+    } libraries[16];                /* ends with a NULL name */
+} cli_build;
 
 #endif

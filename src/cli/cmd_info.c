@@ -1,16 +1,269 @@
-/* softpick info: what this machine and this build can do. */
+/* softpick info: what this machine and this build can do, and which attention variant a shape gets and why.
+ * The facts are gathered in one JSON document; --json prints it, otherwise it is laid out as text. */
 #include "cli/cli.h"
 
+#include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
+#include "base/json.h"
+#include "softpick/attention.h"
 #include "softpick/device.h"
 
+typedef struct info_options {
+    int64_t B, T, H, Hkv, D; /* Hkv 0: as H */
+    sp_dtype dtype;
+    sp_normalizer normalizer;
+    bool passes[2]; /* by sp_attention_pass; none set: both */
+    bool json;
+} info_options;
+
+enum { KEY_JSON = 256, KEY_B, KEY_T, KEY_HEADS, KEY_KV_HEADS, KEY_HEAD_WIDTH, KEY_DTYPE, KEY_ATTENTION, KEY_PASS };
+
+static const struct argp_option options[] = {
+    {.doc = "The attention problem whose variants are listed:"},
+    {"T", KEY_T, "N", 0, "tokens of a sequence (2048)", 0},
+    {"head-width", KEY_HEAD_WIDTH, "N", 0, "channels of a head (64)", 0},
+    {"heads", KEY_HEADS, "N", 0, "query heads (8)", 0},
+    {"kv-heads", KEY_KV_HEADS, "N", 0, "key/value heads (as many as query heads)", 0},
+    {"batch", KEY_B, "N", 0, "sequences (1)", 0},
+    {"dtype", KEY_DTYPE, "NAME", 0, "f32, bf16 or f16 (f32)", 0},
+    {"attention", KEY_ATTENTION, "NAME", 0, "softpick, softmax, softmax_plus_one, softmax_sink or rectified (softpick)",
+     0},
+    {"pass", KEY_PASS, "NAME", 0, "forward or backward (both)", 0},
+    {.doc = "Output:"},
+    {"json", KEY_JSON, NULL, 0, "one JSON document", 0},
+    {0},
+};
+
+static const char *const pass_names[] = {"forward", "backward"};
+
+static sp_dtype parse_dtype(struct argp_state *state, const char *text) {
+    static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16, SP_DTYPE_F16};
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+        if (strcmp(text, sp_dtype_name(dtypes[i])) == 0) return dtypes[i];
+    argp_error(state, "--dtype: \"%s\" is not f32, bf16 or f16", text);
+    return SP_DTYPE_F32;
+}
+
+static void parse_pass(struct argp_state *state, info_options *chosen, const char *text) {
+    for (int i = 0; i < 2; i++)
+        if (strcmp(text, pass_names[i]) == 0) {
+            chosen->passes[i] = true;
+            return;
+        }
+    argp_error(state, "--pass: \"%s\" is not forward or backward", text);
+}
+
+static error_t parse_option(int key, char *text, struct argp_state *state) {
+    info_options *chosen = state->input;
+    switch (key) {
+    case KEY_B: chosen->B = cli_count(state, "--batch", text, 1, 1 << 20); break;
+    case KEY_T: chosen->T = cli_count(state, "--T", text, 1, 1 << 24); break;
+    case KEY_HEADS: chosen->H = cli_count(state, "--heads", text, 1, 1 << 16); break;
+    case KEY_KV_HEADS: chosen->Hkv = cli_count(state, "--kv-heads", text, 1, 1 << 16); break;
+    case KEY_HEAD_WIDTH: chosen->D = cli_count(state, "--head-width", text, 1, 1 << 16); break;
+    case KEY_DTYPE: chosen->dtype = parse_dtype(state, text); break;
+    case KEY_ATTENTION:
+        if (sp_normalizer_find(&chosen->normalizer, text) != SP_OK)
+            argp_error(state, "--attention: %s", sp_last_message());
+        break;
+    case KEY_PASS: parse_pass(state, chosen, text); break;
+    case KEY_JSON: chosen->json = true; break;
+    case ARGP_KEY_END:
+        if (chosen->Hkv == 0) chosen->Hkv = chosen->H;
+        if (chosen->H % chosen->Hkv != 0)
+            argp_error(state, "--heads: %lld is not a multiple of --kv-heads %lld", (long long)chosen->H,
+                       (long long)chosen->Hkv);
+        break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+/* ---- the facts ---- */
+
+static json_t *describe_build(void) {
+    json_t *libraries = json_object();
+    for (const struct cli_library *library = cli_build.libraries; library->name; library++)
+        json_object_set_new(libraries, library->name, *library->version ? json_string(library->version) : json_null());
+    return json_pack("{s:s, s:s, s:s, s:s, s:o}", "commit", cli_build.commit, "compiler", cli_build.compiler, "type",
+                     cli_build.type, "sanitizers", cli_build.sanitizers, "libraries", libraries);
+}
+
+static json_t *describe_cpu(void) {
+    json_t *used = json_array(), *unused = json_array();
+    const char *name, *limit = getenv("SP_CPU");
+    uint32_t bit;
+    for (int i = 0; sp_cpu_feature_at(i, &name, &bit); i++)
+        json_array_append_new(sp_cpu_features() & bit ? used : unused, json_string(name));
+    return json_pack("{s:s, s:o, s:o, s:s?, s:i, s:i}", "model", sp_cpu_model(), "features", used, "features_not_used",
+                     unused, "SP_CPU", limit, "processors", sp_cpu_count(), "threads", omp_get_max_threads());
+}
+
+static json_t *describe_cuda(void) {
+    json_t *devices = json_array();
+    for (int i = 0; i < sp_cuda_device_count(); i++) {
+        sp_cuda_device device;
+        if (sp_cuda_device_describe(i, &device) == SP_OK)
+            json_array_append_new(devices, json_pack("{s:s, s:i, s:i, s:i, s:I}", "name", device.name, "compute_major",
+                                                     device.compute_major, "compute_minor", device.compute_minor,
+                                                     "multiprocessors", device.n_multiprocessors, "memory_bytes",
+                                                     (json_int_t)device.memory_bytes));
+        else
+            json_array_append_new(devices, json_pack("{s:s}", "failed", sp_last_message()));
+    }
+    return json_pack("{s:b, s:o}", "built", sp_cuda_built(), "devices", devices);
+}
+
+/* A problem of that shape.  No row looks at the numbers when it is asked, so none are there. */
+static sp_attention make_problem(const info_options *chosen) {
+    const int64_t q_shape[] = {chosen->B, chosen->T, chosen->H, chosen->D};
+    const int64_t k_shape[] = {chosen->B, chosen->T, chosen->Hkv, chosen->D};
+    sp_attention problem;
+    sp_attention_init(&problem);
+    problem.q = problem.out = problem.dout = problem.dq = sp_tensor_view(NULL, chosen->dtype, 4, q_shape);
+    problem.k = problem.v = problem.dk = problem.dv = sp_tensor_view(NULL, chosen->dtype, 4, k_shape);
+    problem.normalizer = chosen->normalizer;
+    return problem;
+}
+
+static json_t *describe_pass(const sp_attention *problem, sp_attention_pass pass) {
+    json_t *rows = json_array();
+    const char *name, *why, *chosen = NULL;
+    for (int i = 0;; i++) {
+        bool taken = sp_attention_variant(problem, pass, i, &name, &why);
+        if (!name) break;
+        if (taken && !chosen) chosen = name;
+        json_array_append_new(
+            rows, json_pack("{s:s, s:b, s:s?}", "name", name, "accepts", taken, "why_not", taken ? NULL : why));
+    }
+    return json_pack("{s:s?, s:o}", "runs", chosen, "rows", rows);
+}
+
+static json_t *describe_attention(const info_options *chosen) {
+    sp_attention problem = make_problem(chosen);
+    json_t *passes = json_object();
+    for (int i = 0; i < 2; i++)
+        if (chosen->passes[i] || !(chosen->passes[0] || chosen->passes[1]))
+            json_object_set_new(passes, pass_names[i], describe_pass(&problem, (sp_attention_pass)i));
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:o}", "function",
+                     sp_normalizer_name(chosen->normalizer), "dtype", sp_dtype_name(chosen->dtype), "B",
+                     (json_int_t)chosen->B, "T", (json_int_t)chosen->T, "H", (json_int_t)chosen->H, "Hkv",
+                     (json_int_t)chosen->Hkv, "D", (json_int_t)chosen->D, "SP_ATTENTION", getenv("SP_ATTENTION"),
+                     "passes", passes);
+}
+
+/* ---- as text ---- */
+
+static const char *text_at(const json_t *object, const char *key) {
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static long long number_at(const json_t *object, const char *key) {
+    return json_integer_value(json_object_get(object, key));
+}
+
+static void print_list(const char *label, const json_t *words) {
+    size_t i;
+    json_t *word;
+    printf("  %-12s", label);
+    json_array_foreach(words, i, word) printf("%s%s", i ? " " : "", json_string_value(word));
+    puts(json_array_size(words) ? "" : "none");
+}
+
+static void print_build(const json_t *build) {
+    const char *name;
+    json_t *version;
+    printf("softpick %s (commit %s)\n", sp_version(), text_at(build, "commit"));
+    printf("  %-12s%s, %s, sanitizers: %s\n", "build", text_at(build, "type"), text_at(build, "compiler"),
+           *text_at(build, "sanitizers") ? text_at(build, "sanitizers") : "none");
+    printf("  %-12s", "libraries");
+    const char *between = "";
+    json_object_foreach(json_object_get(build, "libraries"), name, version) {
+        printf("%s%s %s", between, name, json_is_null(version) ? "(none)" : json_string_value(version));
+        between = ", ";
+    }
+    puts("");
+}
+
+static void print_cpu(const json_t *cpu) {
+    printf("\nCPU\n  %-12s%s\n", "model", text_at(cpu, "model"));
+    print_list("features", json_object_get(cpu, "features"));
+    print_list("not used", json_object_get(cpu, "features_not_used"));
+    if (*text_at(cpu, "SP_CPU")) printf("  %-12s%s (nothing above is used)\n", "SP_CPU", text_at(cpu, "SP_CPU"));
+    printf("  %-12s%lld, OpenMP threads: %lld\n", "processors", number_at(cpu, "processors"),
+           number_at(cpu, "threads"));
+}
+
+static void print_cuda(const json_t *cuda) {
+    const json_t *devices = json_object_get(cuda, "devices");
+    size_t i;
+    json_t *device;
+    puts("\nCUDA");
+    if (!json_is_true(json_object_get(cuda, "built")))
+        puts("  not in this build");
+    else if (json_array_size(devices) == 0)
+        puts("  in this build; no device here");
+    json_array_foreach(devices, i, device) {
+        if (*text_at(device, "failed"))
+            printf("  %zu  %s\n", i, text_at(device, "failed"));
+        else
+            printf("  %zu  %s, compute %lld.%lld, %lld multiprocessors, %.0f GiB\n", i, text_at(device, "name"),
+                   number_at(device, "compute_major"), number_at(device, "compute_minor"),
+                   number_at(device, "multiprocessors"), (double)number_at(device, "memory_bytes") / 0x1p30);
+    }
+}
+
+static void print_attention(const json_t *attention) {
+    const char *pass;
+    json_t *choice, *row;
+    size_t i;
+    printf("\nAttention: %s, %s, batch %lld, T %lld, heads %lld/%lld, head width %lld, causal\n",
+           text_at(attention, "function"), text_at(attention, "dtype"), number_at(attention, "B"),
+           number_at(attention, "T"), number_at(attention, "H"), number_at(attention, "Hkv"),
+           number_at(attention, "D"));
+    json_object_foreach(json_object_get(attention, "passes"), pass, choice) {
+        const char *runs = text_at(choice, "runs");
+        printf("  %s\n", pass);
+        json_array_foreach(json_object_get(choice, "rows"), i, row) {
+            const char *name = text_at(row, "name");
+            bool accepts = json_is_true(json_object_get(row, "accepts"));
+            printf("    %c %-12s %s\n", strcmp(name, runs) == 0 ? '>' : ' ', name,
+                   accepts ? strcmp(name, runs) == 0 ? "runs" : "would do" : text_at(row, "why_not"));
+        }
+    }
+}
+
 int cmd_info(int argc, char **argv) {
-    static const struct argp argp = {.doc = "Shows what this machine and this build can do."};
-    cli_parse(&argp, argc, argv, NULL);
-    printf("softpick  %s, commit %s\n", sp_version(), cli_build.commit);
-    printf("build     %s, %s, sanitizers: %s\n", cli_build.type, cli_build.compiler,
-           *cli_build.sanitizers ? cli_build.sanitizers : "none");
-    printf("CUDA      %s, %d devices\n", sp_cuda_built() ? "built in" : "not in this build", sp_cuda_device_count());
+    static const struct argp argp = {
+        .options = options,
+        .parser = parse_option,
+        .doc = "Shows what this machine and this build can do, and which attention variant a shape gets and why.\v"
+               "SP_CPU=scalar|avx2|avx512|avx512_bf16|amx takes away the CPU features above the one named;\n"
+               "SP_ATTENTION=NAME forces an attention variant.\n\n"
+               "Examples:\n"
+               "  softpick info\n"
+               "  softpick info --T 8192 --head-width 128 --dtype bf16 --pass forward\n"
+               "  SP_CPU=avx2 softpick info --json\n\n"
+               "Exit status: 0 done, 2 wrong usage.",
+    };
+    info_options chosen = {.B = 1, .T = 2048, .H = 8, .D = 64, .dtype = SP_DTYPE_F32};
+    cli_parse(&argp, argc, argv, &chosen);
+    json_t *facts = json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "schema", "softpick-info/1", "version", sp_version(),
+                              "build", describe_build(), "cpu", describe_cpu(), "cuda", describe_cuda(), "attention",
+                              describe_attention(&chosen));
+    if (chosen.json) {
+        json_dumpf(facts, stdout, JSON_INDENT(2));
+        puts("");
+    } else {
+        print_build(json_object_get(facts, "build"));
+        print_cpu(json_object_get(facts, "cpu"));
+        print_cuda(json_object_get(facts, "cuda"));
+        print_attention(json_object_get(facts, "attention"));
+    }
+    json_decref(facts);
     return CLI_DONE;
 }

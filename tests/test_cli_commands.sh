@@ -1,0 +1,99 @@
+#!/bin/sh
+# The tool's manners: help, version, exit codes, streams, suggestions; and what `softpick info` says.
+# Usage: test_cli_commands.sh TOOL
+set -u
+tool=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+failures=0
+
+# expect CODE ARGUMENT...: runs the tool; its exit code must be CODE.  Leaves $work/out and $work/err.
+expect() {
+    wanted=$1
+    shift
+    "$tool" "$@" >"$work/out" 2>"$work/err" </dev/null
+    code=$?
+    last="softpick $*"
+    [ "$code" = "$wanted" ] || wrong "exit code $code, not $wanted"
+}
+
+wrong() {
+    failures=$((failures + 1))
+    echo "FAILED: $last: $1"
+    sed 's/^/    /' "$work/out" "$work/err"
+}
+
+says() { grep -qF -e "$2" "$work/$1" || wrong "\"$2\" is not in $1"; }
+silent() { [ ! -s "$work/$1" ] || wrong "something was written to $1"; }
+
+# help and version
+expect 2
+says err "Usage: softpick COMMAND"
+silent out
+expect 0 --help
+says out "Usage: softpick COMMAND"
+silent err
+commands=$(sed -n 's/^  \([a-z]\{1,\}\)  .*/\1/p' "$work/out")
+[ -n "$commands" ] || wrong "no commands listed"
+expect 0 --version
+says out "softpick 0."
+says out "commit"
+
+for command in $commands; do
+    expect 0 "$command" --help
+    says out "Usage: softpick $command"
+    says out "Example"
+    says out "Exit status"
+    silent err
+    cp "$work/out" "$work/help"
+    expect 0 help "$command"
+    cmp -s "$work/out" "$work/help" || wrong "differs from softpick $command --help"
+    expect 2 "$command" --no-such-option
+    says err "softpick $command: unrecognized option '--no-such-option'"
+    silent out
+done
+
+# wrong commands
+expect 2 inof
+says err 'did you mean "info"?'
+expect 2 help inof
+says err 'did you mean "info"?'
+expect 2 frobnicate
+says err '"frobnicate" is not a command'
+silent out
+
+# streams
+last="softpick info, standard output full"
+"$tool" info >/dev/full 2>"$work/err"
+[ $? = 1 ] || wrong "exit code is not 1"
+says err "standard output: "
+last="softpick info, reader gone"
+("$tool" info 2>"$work/err"; true) | true
+silent err
+
+# info
+expect 0 info
+says out "CPU"
+says out "scalar"
+expect 0 info --T 8k --head-width 128 --pass forward --json
+says out '"schema": "softpick-info/1"'
+says out '"T": 8000'
+says out '"runs": "'
+expect 2 info --T 0
+says err "--T: 0 is not between 1 and"
+expect 2 info --T 12q
+says err '--T: "12q" is not a whole number'
+expect 2 info --dtype f17
+says err '--dtype: "f17" is not'
+expect 2 info --attention sofpick
+says err "--attention: "
+expect 2 info --heads 8 --kv-heads 3
+says err "--heads: 8 is not a multiple of --kv-heads 3"
+export SP_CPU=scalar
+expect 0 info --json
+says out '"features": [],'
+says out '"runs": "scalar"'
+unset SP_CPU
+
+[ "$failures" = 0 ] || exit 1
+echo "the tool's manners: all as they should be"
