@@ -81,6 +81,10 @@ says out '"T": 8000'
 says out '"runs": "'
 expect 2 info --T 0
 says err "--T: 0 is not between 1 and"
+expect 2 info --T 9223372036854775808
+says err "--T: 9223372036854775808 is not between"
+expect 2 info --T 9999999999999999G
+says err "--T: 9999999999999999G is not between"
 expect 2 info --T 12q
 says err '--T: "12q" is not a whole number'
 expect 2 info --dtype f17
