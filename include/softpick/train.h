@@ -18,8 +18,7 @@ extern "C" {
 typedef enum sp_schedule {
     SP_SCHEDULE_COSINE = 0,
     SP_SCHEDULE_LINEAR = 1,
-    SP_SCHEDULE_WSD =
-        2, /* warm-up, stable, then decay over the last decay_fraction of the steps (1 - sqrt) */
+    SP_SCHEDULE_WSD = 2, /* warm-up, stable, then decay over the last decay_fraction of the steps (1 - sqrt) */
     SP_SCHEDULE_CONSTANT = 3,
 } sp_schedule;
 SP_API const char *sp_schedule_name(sp_schedule schedule);
@@ -66,11 +65,9 @@ typedef struct sp_train_option {
 /* The i-th option; NULL past the end. */
 SP_API const sp_train_option *sp_train_option_at(int i);
 /* Sets one from text (counts take k, M and G; a switch takes "yes" or "no").  Texts are borrowed. */
-SP_API SP_MUST_CHECK sp_status sp_train_option_set(sp_train_options *options, const char *name,
-                                                   const char *text);
+SP_API SP_MUST_CHECK sp_status sp_train_option_set(sp_train_options *options, const char *name, const char *text);
 /* Text of its value into `out`, as sp_train_option_set reads it; "" for an unknown name. */
-SP_API void sp_train_option_get(const sp_train_options *options, const char *name, char *out,
-                                int64_t out_bytes);
+SP_API void sp_train_option_get(const sp_train_options *options, const char *name, char *out, int64_t out_bytes);
 
 /* Steps of the whole run: n_steps, or as many as n_tokens asks for, whichever is less; 0: open. */
 SP_API int64_t sp_train_n_steps(const sp_train_options *options);
@@ -86,8 +83,7 @@ typedef struct sp_optimizer sp_optimizer;
 
 /* `model` must be made for training and outlive the optimizer; of `options`, betas, eps, decay and clip are
  * used. */
-SP_API SP_MUST_CHECK sp_status sp_optimizer_new(sp_optimizer **out, sp_model *model,
-                                                const sp_train_options *options);
+SP_API SP_MUST_CHECK sp_status sp_optimizer_new(sp_optimizer **out, sp_model *model, const sp_train_options *options);
 SP_API void sp_optimizer_free(sp_optimizer *optimizer);
 /* Clips the gradients by their global norm, updates the values and refreshes the model.  A norm that is not
  * finite leaves values, moments and the count of updates as they were, and returns false.  `gradient_norm` is
@@ -123,26 +119,23 @@ typedef struct sp_train_callbacks {
 
 typedef struct sp_train_result {
     int64_t n_steps, n_tokens, n_skipped;
-    double final_loss;      /* mean of the last 10 steps' losses */
+    double final_loss;      /* mean of the finite ones of the last 10 losses */
     double validation_loss; /* after the last step */
     int64_t validation_targets;
-    double seconds,
-        tokens_per_second; /* of this process; the rate without validation, samples, checkpoints */
-    bool stopped_early;    /* by `stop` or by minutes */
+    double seconds, tokens_per_second; /* of this process; the rate without validation, samples, checkpoints */
+    bool stopped_early;                /* by `stop` or by minutes */
 } sp_train_result;
 
 /* Trains `model` (made with training = true) on `shards` folder's train split, validates on its validation
  * split, writes run_folder/log.jsonl and run_folder/step-XXXXXXXX.  train 20 steps == train 10, die, resume,
  * 10 more, bit for bit. */
-SP_API SP_MUST_CHECK sp_status sp_train(sp_model *model, const sp_tokenizer *tokenizer,
-                                        const char *shards_folder, const char *run_folder,
-                                        const sp_train_options *options, const sp_train_callbacks *callbacks,
-                                        sp_train_result *result);
+SP_API SP_MUST_CHECK sp_status sp_train(sp_model *model, const sp_tokenizer *tokenizer, const char *shards_folder,
+                                        const char *run_folder, const sp_train_options *options,
+                                        const sp_train_callbacks *callbacks, sp_train_result *result);
 
 /* Mean loss over the validation split, in order, up to n_tokens_max (0: all). */
 SP_API SP_MUST_CHECK sp_status sp_validate(sp_model *model, const char *shards_folder, int64_t B, int64_t T,
-                                           sp_packing packing, int64_t n_tokens_max, double *loss,
-                                           int64_t *n_targets);
+                                           sp_packing packing, int64_t n_tokens_max, double *loss, int64_t *n_targets);
 
 #ifdef __cplusplus
 }

@@ -42,8 +42,7 @@ typedef struct option {
 #define ADAMW       "AdamW (default: the settings of the paper's code):"
 #define NOW         "Now and then (in steps; 0: never, but validation and a checkpoint end every run):"
 
-static const double count_max =
-    9007199254740992; /* 2^53: what a double, and so every JSON reader, can hold */
+static const double count_max = 9007199254740992; /* 2^53: what a double, and so every JSON reader, can hold */
 
 /* A limit on B, T and n_accumulate that keeps their product within 2^52. */
 enum { BATCH_MAX = 1 << 16, LENGTH_MAX = 1 << 20 };
@@ -75,12 +74,7 @@ static const option options_table[] = {
     {OPTION_COUNT, OPTION_RATE, FIELD(n_tokens), 0, 1e15, {"tokens", "N", "tokens in all", LENGTH}},
     {OPTION_NUMBER, OPTION_FREE, FIELD(minutes), 0, 1e7, {"minutes", "X", "minutes of this process", LENGTH}},
 
-    {OPTION_NUMBER,
-     OPTION_BOUND,
-     FIELD(learning_rate),
-     0,
-     10,
-     {"learning-rate", "X", "the highest rate", RATE}},
+    {OPTION_NUMBER, OPTION_BOUND, FIELD(learning_rate), 0, 10, {"learning-rate", "X", "the highest rate", RATE}},
     {OPTION_NUMBER,
      OPTION_RATE,
      FIELD(rate_floor),
@@ -106,18 +100,8 @@ static const option options_table[] = {
      1,
      {"decay-fraction", "X", "wsd: the share of the steps that decays", RATE}},
 
-    {OPTION_NUMBER,
-     OPTION_BOUND,
-     FIELD(beta1),
-     0,
-     0.999999,
-     {"beta1", "X", "decay of the mean of gradients", ADAMW}},
-    {OPTION_NUMBER,
-     OPTION_BOUND,
-     FIELD(beta2),
-     0,
-     0.999999,
-     {"beta2", "X", "decay of the mean of squares", ADAMW}},
+    {OPTION_NUMBER, OPTION_BOUND, FIELD(beta1), 0, 0.999999, {"beta1", "X", "decay of the mean of gradients", ADAMW}},
+    {OPTION_NUMBER, OPTION_BOUND, FIELD(beta2), 0, 0.999999, {"beta2", "X", "decay of the mean of squares", ADAMW}},
     {OPTION_NUMBER,
      OPTION_BOUND,
      FIELD(weight_decay),
@@ -149,31 +133,11 @@ static const option options_table[] = {
      0,
      1e15,
      {"validation-tokens", "N", "tokens of the held-out text used for it; 0: all", NOW}},
-    {OPTION_COUNT,
-     OPTION_FREE,
-     FIELD(sample_every),
-     0,
-     1e12,
-     {"sample-every", "N", "write a sample of text", NOW}},
-    {OPTION_TEXT,
-     OPTION_FREE,
-     FIELD(sample_prompt),
-     0,
-     0,
-     {"sample-prompt", "TEXT", "what samples begin with", NOW}},
-    {OPTION_COUNT,
-     OPTION_FREE,
-     FIELD(checkpoint_every),
-     0,
-     1e12,
-     {"checkpoint-every", "N", "save a checkpoint", NOW}},
+    {OPTION_COUNT, OPTION_FREE, FIELD(sample_every), 0, 1e12, {"sample-every", "N", "write a sample of text", NOW}},
+    {OPTION_TEXT, OPTION_FREE, FIELD(sample_prompt), 0, 0, {"sample-prompt", "TEXT", "what samples begin with", NOW}},
+    {OPTION_COUNT, OPTION_FREE, FIELD(checkpoint_every), 0, 1e12, {"checkpoint-every", "N", "save a checkpoint", NOW}},
     {OPTION_COUNT, OPTION_FREE, FIELD(keep), 1, 1e6, {"keep", "N", "checkpoints kept", NOW}},
-    {OPTION_COUNT,
-     OPTION_FREE,
-     FIELD(log_every),
-     0,
-     1e12,
-     {"log-every", "N", "add a line to log.jsonl", NOW}},
+    {OPTION_COUNT, OPTION_FREE, FIELD(log_every), 0, 1e12, {"log-every", "N", "add a line to log.jsonl", NOW}},
     {OPTION_SWITCH,
      OPTION_FREE,
      FIELD(resume),
@@ -212,9 +176,7 @@ sp_train_options sp_train_options_default(void) {
     };
 }
 
-const sp_train_option *sp_train_option_at(int i) {
-    return i >= 0 && i < N_OPTIONS ? &options_table[i].shown : NULL;
-}
+const sp_train_option *sp_train_option_at(int i) { return i >= 0 && i < N_OPTIONS ? &options_table[i].shown : NULL; }
 
 static const option *find_option(const char *name) {
     for (int i = 0; i < N_OPTIONS; i++)
@@ -243,22 +205,20 @@ static sp_status parse_count(int64_t *out, const option *row, const char *text) 
         SP_REQUIRE(fits, SP_BAD_ARGUMENT, "%s: %s is too large", row->shown.name, text);
         return SP_OK;
     }
-    return sp_fail(SP_BAD_ARGUMENT, "%s: \"%s\" is not a whole number (k, M and G may follow it)",
-                   row->shown.name, text);
+    return sp_fail(SP_BAD_ARGUMENT, "%s: \"%s\" is not a whole number (k, M and G may follow it)", row->shown.name,
+                   text);
 }
 
 static sp_status parse_number(double *out, const option *row, const char *text) {
     char *end;
     *out = strtod(text, &end);
-    SP_REQUIRE(end != text && *end == 0, SP_BAD_ARGUMENT, "%s: \"%s\" is not a number", row->shown.name,
-               text);
+    SP_REQUIRE(end != text && *end == 0, SP_BAD_ARGUMENT, "%s: \"%s\" is not a number", row->shown.name, text);
     return SP_OK;
 }
 
 static sp_status parse_switch(bool *out, const option *row, const char *text) {
     bool yes = strcmp(text, "yes") == 0;
-    SP_REQUIRE(yes || strcmp(text, "no") == 0, SP_BAD_ARGUMENT, "%s: \"%s\" is not yes or no",
-               row->shown.name, text);
+    SP_REQUIRE(yes || strcmp(text, "no") == 0, SP_BAD_ARGUMENT, "%s: \"%s\" is not yes or no", row->shown.name, text);
     *out = yes;
     return SP_OK;
 }
@@ -280,8 +240,8 @@ static sp_status check_range(const sp_train_options *options, const option *row)
     double value = row->min;
     if (row->kind == OPTION_COUNT) value = (double)*(const int64_t *)field;
     if (row->kind == OPTION_NUMBER) value = *(const double *)field;
-    SP_REQUIRE(value >= row->min && value <= row->max, SP_BAD_ARGUMENT,
-               "%s: %.12g is not between %.12g and %.12g", row->shown.name, value, row->min, row->max);
+    SP_REQUIRE(value >= row->min && value <= row->max, SP_BAD_ARGUMENT, "%s: %.12g is not between %.12g and %.12g",
+               row->shown.name, value, row->min, row->max);
     return SP_OK;
 }
 
@@ -313,7 +273,7 @@ static json_t *format_value(const sp_train_options *options, const option *row) 
     return NULL;
 }
 
-/* As sp_train_option_set reads it. */
+/* As sp_train_option_set reads it; null: an empty text. */
 static void print_value(char *out, int64_t out_bytes, const json_t *value) {
     if (json_is_string(value))
         snprintf(out, (size_t)out_bytes, "%s", json_string_value(value));
@@ -325,12 +285,13 @@ static void print_value(char *out, int64_t out_bytes, const json_t *value) {
         snprintf(out, (size_t)out_bytes, "%s",
                  json_is_true(value)    ? "yes"
                  : json_is_false(value) ? "no"
+                 : !value               ? "nothing"
                                         : "");
 }
 
 void sp_train_option_get(const sp_train_options *options, const char *name, char *out, int64_t out_bytes) {
     const option *row = find_option(name);
-    json_t *value = row ? format_value(options, row) : NULL;
+    json_t *value = row ? format_value(options, row) : json_null();
     print_value(out, out_bytes, value);
     json_decref(value);
 }
@@ -346,8 +307,7 @@ sp_status sp_train_options_format(json_t **out, const sp_train_options *options)
     if (complete) return SP_OK;
     json_decref(*out);
     *out = NULL;
-    return sp_fail(SP_BAD_ARGUMENT,
-                   "the options of training cannot be written as JSON: is sample-prompt UTF-8?");
+    return sp_fail(SP_BAD_ARGUMENT, "the options of training cannot be written as JSON: is sample-prompt UTF-8?");
 }
 
 /* ---- agreement ---- */
@@ -382,13 +342,13 @@ static bool same_value(const json_t *a, const json_t *b) {
     return fabs(x - y) <= 1e-11 * fmax(fabs(x), fabs(y));
 }
 
-static sp_status require_same(const json_t *now, const json_t *saved, const char *name, const char *source) {
+sp_status sp_train_require_same(const json_t *now, const json_t *saved, const char *name, const char *source) {
     if (same_value(now, saved)) return SP_OK;
     char now_text[128], saved_text[128];
     print_value(now_text, sizeof now_text, now);
     print_value(saved_text, sizeof saved_text, saved);
-    return sp_fail(SP_BAD_ARGUMENT, "%s: %s contradicts the run to be resumed, which has %s (%s)", name,
-                   now_text, saved_text, source);
+    return sp_fail(SP_BAD_ARGUMENT, "%s: %s contradicts the run to be resumed, which has %s (%s)", name, now_text,
+                   saved_text, source);
 }
 
 /* The options of `saved` over those of `now`: parsed by the same table that wrote them. */
@@ -428,8 +388,7 @@ sp_status sp_train_options_agree(const sp_train_options *options, const json_t *
         const option *row = &options_table[i];
         if (row->bond == OPTION_FREE || (row->bond == OPTION_RATE && !rates_differ)) continue;
         json_t *now = format_value(options, row);
-        sp_status status =
-            require_same(now, json_object_get(saved, row->shown.name), row->shown.name, source);
+        sp_status status = sp_train_require_same(now, json_object_get(saved, row->shown.name), row->shown.name, source);
         json_decref(now);
         SP_TRY(status);
     }

@@ -15,4 +15,9 @@ SP_MUST_CHECK sp_status sp_train_options_format(json_t **out, const sp_train_opt
 SP_MUST_CHECK sp_status sp_train_options_agree(const sp_train_options *options, const json_t *saved,
                                                int64_t n_steps_done, const char *source);
 
+/* Fails, naming both values, unless a value of this run is the one that was saved (NULL: none was).  Real numbers
+ * are compared to the 12 digits that files have. */
+SP_MUST_CHECK sp_status sp_train_require_same(const json_t *now, const json_t *saved, const char *name,
+                                              const char *source);
+
 #endif

@@ -37,9 +37,7 @@ enum { N_SCHEDULES = sizeof schedules / sizeof *schedules };
 
 static bool is_schedule(sp_schedule schedule) { return (int)schedule >= 0 && (int)schedule < N_SCHEDULES; }
 
-const char *sp_schedule_name(sp_schedule schedule) {
-    return is_schedule(schedule) ? schedules[schedule].name : "?";
-}
+const char *sp_schedule_name(sp_schedule schedule) { return is_schedule(schedule) ? schedules[schedule].name : "?"; }
 
 bool sp_schedule_ends(sp_schedule schedule) { return is_schedule(schedule) && schedules[schedule].decay; }
 
