@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/status.h"
-#include "softpick/device.h"
 
 typedef enum model_option_kind {
     MODEL_OPTION_COUNT,
@@ -159,9 +158,8 @@ sp_status cli_model_config_finish(sp_model_config *config) {
 }
 
 sp_status cli_dtype_find(sp_dtype *out, const char *name) {
-    bool bf16_pays = sp_cpu_features() & (SP_CPU_AVX512_BF16 | SP_CPU_AMX_BF16);
     if (strcmp(name, "auto") == 0)
-        *out = bf16_pays ? SP_DTYPE_BF16 : SP_DTYPE_F32;
+        *out = sp_model_fastest_dtype();
     else if (strcmp(name, "f32") == 0)
         *out = SP_DTYPE_F32;
     else if (strcmp(name, "bf16") == 0)
