@@ -7,7 +7,7 @@
  *  3. After a step whose loss or gradient is not finite, the model and the optimizer are as before it.
  *  4. Lines are logged before the checkpoint of their step is written (log.c).
  *
- * Not here: what a checkpoint holds (state.c), the update (optimizer.c), the rates (schedule.c). */
+ * Not here: what a checkpoint holds (state.c), the update (update.c), the rates (schedule.c). */
 #define _GNU_SOURCE
 #include "softpick/train.h"
 
@@ -21,7 +21,7 @@
 #include "base/memory.h"
 #include "softpick/checkpoint.h"
 #include "train/events.h"
-#include "train/optimizer.h"
+#include "train/update.h"
 #include "train/options.h"
 #include "train/state.h"
 #include "train/validate.h"

@@ -317,8 +317,8 @@ sp_status sp_train_options_check(const sp_train_options *options) {
                "training options of %zu bytes, expected %zu: begin with sp_train_options_default()",
                options->struct_bytes, sizeof *options);
     for (int i = 0; i < N_OPTIONS; i++) SP_TRY(check_range(options, &options_table[i]));
-    SP_REQUIRE(strcmp(sp_packing_name(options->packing), "?") != 0, SP_BAD_ARGUMENT, "packing: %d is none",
-               (int)options->packing);
+    sp_packing packing;
+    SP_TRY(sp_packing_find(&packing, sp_packing_name(options->packing)));
     SP_REQUIRE(strcmp(sp_schedule_name(options->schedule), "?") != 0, SP_BAD_ARGUMENT, "schedule: %d is none",
                (int)options->schedule);
     int64_t n_steps = sp_train_n_steps(options);

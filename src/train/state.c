@@ -15,7 +15,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "softpick/checkpoint.h"
-#include "train/optimizer.h"
+#include "train/update.h"
 #include "train/options.h"
 
 enum { STATE_SCHEMA = 1, NAME_BYTES = 256 };

@@ -1,5 +1,5 @@
 /* One update of a model: global-norm clipping and AdamW over the flat arrays of values and gradients. */
-#include "train/optimizer.h"
+#include "train/update.h"
 
 #include <math.h>
 #include <stdlib.h>

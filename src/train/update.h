@@ -1,6 +1,6 @@
 /* What an optimizer holds, for those who save and restore it. */
-#ifndef SP_TRAIN_OPTIMIZER_H
-#define SP_TRAIN_OPTIMIZER_H
+#ifndef SP_TRAIN_UPDATE_H
+#define SP_TRAIN_UPDATE_H
 
 #include "layers/layers.h"
 #include "softpick/train.h"
