@@ -83,7 +83,6 @@ typedef struct stopper {
     int64_t at, step;
 } stopper;
 
-static void note_step(void *user, const sp_train_step *step) { ((stopper *)user)->step = step->step; }
 static int stop_at(void *user) {
     stopper *s = user;
     return ++s->step >= s->at;
