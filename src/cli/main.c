@@ -19,6 +19,8 @@ typedef struct command {
 
 /* In the order in which a newcomer needs them. */
 static const command commands[] = {
+    {"train", cmd_train, "train a model on token shards"},
+    {"bench", cmd_bench, "time the library on this machine"},
     {"info", cmd_info, "show what this machine and this build can do"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
