@@ -1,0 +1,133 @@
+/* Measures by layer and head: a coloured table for each model, one row for a layer, one column for a head.
+ *
+ * All these measures lie between 0 and 1, and the strength of a cell's colour is its value: no scale to look up, and
+ * the models can be compared by eye. */
+#include "report/page.h"
+
+#include <math.h>
+#include <stdbool.h>
+
+enum { MAX_HEADS_WITH_NUMBERS = 12 }; /* more columns leave no room for numbers, which then show on hovering */
+
+static double clamp(double value) { return value > 0 ? value < 1 ? value : 1 : 0; }
+
+/* Which of the two inks can be read on a cell depends on its strength, and differs in light and dark. */
+static const char *ink_class(double value) { return value >= 0.8 ? "full" : value >= 0.65 ? "half" : "low"; }
+
+static void write_cell(FILE *page, double value, int64_t layer, int64_t head) {
+    sp_html_number number = sp_html_number_of(value, SP_HTML_UNIT_SHARE);
+    fprintf(page, "<td class=\"%s\" style=\"--v:%.3g\" title=\"layer %lld, head %lld: %s\">", ink_class(value),
+            clamp(value), (long long)layer, (long long)head, number.text);
+    if (isnan(value))
+        fputs(number.text, page);
+    else
+        fprintf(page, "%.0f", 100 * value);
+    fputs("</td>", page);
+}
+
+static void write_head_numbers(FILE *page, int64_t n_heads) {
+    fputs("<thead><tr><td></td>", page);
+    for (int64_t h = 0; h < n_heads; h++) fprintf(page, "<th scope=\"col\">%lld</th>", (long long)h);
+    fputs("</tr></thead>\n", page);
+}
+
+static void write_heat(FILE *page, const sp_results_model *model, const json_t *layers) {
+    int64_t n_layers = (int64_t)json_array_size(layers);
+    int64_t n_heads = (int64_t)json_array_size(json_array_get(layers, 0));
+    fprintf(page, "<table class=\"heat hue%d%s\">", model->hue, n_heads > MAX_HEADS_WITH_NUMBERS ? " dense" : "");
+    write_head_numbers(page, n_heads);
+    fputs("<tbody>\n", page);
+    for (int64_t l = 0; l < n_layers; l++) {
+        const json_t *heads = json_array_get(layers, (size_t)l);
+        fprintf(page, "<tr><th scope=\"row\">%lld</th>", (long long)l);
+        for (int64_t h = 0; h < n_heads; h++) write_cell(page, sp_results_entry(heads, h), l, h);
+        fputs("</tr>\n", page);
+    }
+    fputs("</tbody></table>\n", page);
+}
+
+static void write_model_heat(FILE *page, const sp_results_model *model, const char *name) {
+    const json_t *measure = sp_results_measure(model, name);
+    const json_t *layers = sp_results_part(measure, "per_layer_head");
+    double value = sp_results_number(measure, "value");
+    sp_html_unit unit = sp_html_unit_of(sp_results_string(measure, "unit"));
+    fputs("<div><p class=\"legend\">", page);
+    sp_page_model_name(page, model);
+    if (!isnan(value)) fprintf(page, " <b>%s</b>", sp_html_number_of(value, unit).text);
+    fputs("</p>\n", page);
+    if (json_array_size(layers) > 0)
+        write_heat(page, model, layers);
+    else
+        fputs("<p class=\"note\">not measured by layer and head</p>\n", page);
+    fputs("</div>\n", page);
+}
+
+static void write_measure(FILE *page, const sp_results *results, const char *name, const char *caption) {
+    const json_t *measure = NULL;
+    for (int64_t i = 0; i < results->n_models && !measure; i++) measure = sp_results_measure(&results->models[i], name);
+    fprintf(page, "<figure>\n<figcaption><b>%s</b> %s <small>", sp_page_measure_label(name), caption);
+    sp_page_conditions(page, measure);
+    fputs("</small></figcaption>\n", page);
+    if (measure) {
+        fputs("<div class=\"side\">\n", page);
+        for (int64_t i = 0; i < results->n_models; i++) write_model_heat(page, &results->models[i], name);
+        fputs("</div>\n", page);
+    } else
+        fputs("<p class=\"note\">Not measured.</p>\n", page);
+    fputs("</figure>\n", page);
+}
+
+void sp_page_sinks(FILE *page, const sp_results *results) {
+    write_measure(page, results, "sink_rate", "Share of samples, in percent, in which the head is a sink.");
+    write_measure(page, results, "first_token_mass", "Mean weight on the first token, in percent.");
+}
+
+void sp_page_mass(FILE *page, const sp_results *results) {
+    write_measure(page, results, "row_mass", "Mean sum of a row of weights, in percent; always 100 for softmax.");
+    write_measure(page, results, "sparsity", "Share of the weights that are exactly zero, in percent.");
+}
+
+/* ---- silent heads ---- */
+
+static int64_t count_heads(const json_t *layers) {
+    return (int64_t)(json_array_size(layers) * json_array_size(json_array_get(layers, 0)));
+}
+
+/* Names the heads above the threshold: "; layer 3, head 5". */
+static void write_silent_heads(FILE *page, const json_t *layers, double threshold) {
+    for (size_t l = 0; l < json_array_size(layers); l++) {
+        const json_t *heads = json_array_get(layers, l);
+        for (size_t h = 0; h < json_array_size(heads); h++)
+            if (sp_results_entry(heads, (int64_t)h) > threshold) fprintf(page, "; layer %zu, head %zu", l, h);
+    }
+}
+
+static int64_t count_silent_heads(const json_t *layers, double threshold) {
+    int64_t n = 0;
+    for (size_t l = 0; l < json_array_size(layers); l++) {
+        const json_t *heads = json_array_get(layers, l);
+        for (size_t h = 0; h < json_array_size(heads); h++) n += sp_results_entry(heads, (int64_t)h) > threshold;
+    }
+    return n;
+}
+
+static void write_silent_line(FILE *page, const sp_results_model *model) {
+    const json_t *measure = sp_results_measure(model, "silent_heads");
+    const json_t *layers = sp_results_part(measure, "per_layer_head");
+    double threshold = sp_results_number(measure, "threshold");
+    if (!layers || isnan(threshold)) return;
+    fputs("<li>", page);
+    sp_page_model_name(page, model);
+    fprintf(page, ": %lld of %lld heads are silent for more than %g%% of tokens",
+            (long long)count_silent_heads(layers, threshold), (long long)count_heads(layers), 100 * threshold);
+    write_silent_heads(page, layers, threshold);
+    fputs("</li>\n", page);
+}
+
+void sp_page_silent(FILE *page, const sp_results *results) {
+    fputs("<ul class=\"lines\">\n", page);
+    for (int64_t i = 0; i < results->n_models; i++) write_silent_line(page, &results->models[i]);
+    fputs("</ul>\n", page);
+    write_measure(page, results, "silent_heads",
+                  "Share of tokens, in percent, for which all weights are exactly zero.");
+}
