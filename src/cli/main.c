@@ -19,6 +19,7 @@ typedef struct command {
 
 /* In the order in which a newcomer needs them. */
 static const command commands[] = {
+    {"tokenize", cmd_tokenize, "turn text into a tokenizer and token shards"},
     {"train", cmd_train, "train a model on token shards"},
     {"report", cmd_report, "write one HTML page from the results of a study"},
     {"bench", cmd_bench, "time the library on this machine"},
