@@ -89,7 +89,7 @@ static inline void split_power(v t, v shift, v *power, v *fraction) {
     *power = v_power(v_sub(n, shift));
 }
 
-/* `unit` is 2^-c.  Returns the numerator; *term is the denominator's. */
+/* `unit` is v_power(-c).  Returns the numerator; *term is the denominator's. */
 static inline v rule_weigh(const rule_kind rule, v t, v shift, v unit, v minus_lambda, v *term) {
     v power, fraction;
     split_power(t, shift, &power, &fraction);

@@ -27,9 +27,17 @@ static bool on_cpu(const void *asked, const char **why) {
         return sp_cpu_rows(&sp_cpu_body_##isa, problem, function, user);                                               \
     }
 
+#if defined(__x86_64__)
+CPU_ROW(avx512)
+CPU_ROW(avx2)
+#endif
 CPU_ROW(scalar)
 
 static const sp_attention_row rows[] = {
+#if defined(__x86_64__)
+    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, sp_cpu_workspace, run_avx512, rows_avx512},
+    {{"avx2", SP_CPU_AVX2, on_cpu}, sp_cpu_workspace, run_avx2, rows_avx2},
+#endif
     {{"scalar", 0, on_cpu}, sp_cpu_workspace, run_scalar, rows_scalar},
 };
 

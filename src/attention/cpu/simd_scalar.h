@@ -52,7 +52,7 @@ static inline v v_round(v x) {
     return (x + magic) - magic;
 }
 
-/* 2^n for integers n <= 127; exactly 0 from n = -127 down. */
+/* 2^n for integers n <= 127; 0, or the denormal number, below -126. */
 static inline v v_power(v n) {
     n = v_max(n, v_set(-127));
     n = v_select(v_greater(n, v_set(127)), v_set(127), n);

@@ -1,0 +1,28 @@
+/* Attention with AVX2 with FMA and F16C.  The instruction set is opened here for this file's functions alone: what the
+ * file includes before is compiled for any CPU. */
+#include "attention/cpu/attention_cpu.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c")
+#endif
+
+#include "attention/cpu/simd_avx2.h"
+
+#include "attention/cpu/attention_cpu.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+const sp_cpu_body sp_cpu_body_avx2 = {forward, backward, rows};
+#endif
