@@ -229,6 +229,9 @@ static void differences_have_a_sign(void **state) {
     assert_string_equal(sp_html_difference_of(0, 0.886, SP_HTML_UNIT_SHARE).text, "+88.6 points");
     assert_string_equal(sp_html_difference_of(3.689, 3.661, SP_HTML_UNIT_PLAIN).text, "\xe2\x88\x92"
                                                                                       "0.028");
+    assert_string_equal(sp_html_difference_of(58.2, 61.74, SP_HTML_UNIT_PLAIN).text, "+3.5");
+    assert_string_equal(sp_html_difference_of(6717, 6715.4, SP_HTML_UNIT_PLAIN).text, "\xe2\x88\x92"
+                                                                                      "2");
     assert_string_equal(sp_html_difference_of(5, 5, SP_HTML_UNIT_COUNT).text, "0");
     assert_string_equal(sp_html_difference_of(NAN, 5, SP_HTML_UNIT_COUNT).text, "\xe2\x80\x93");
 }

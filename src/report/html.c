@@ -2,6 +2,7 @@
 #include "report/html.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 /* ---- text ---- */
@@ -69,18 +70,18 @@ static void write_whole(char *out, size_t out_bytes, double magnitude) {
     out[used] = 0;
 }
 
-/* As many decimals as leave three or four digits to read. */
-static void write_plain(char *out, size_t out_bytes, double magnitude) {
+/* As many decimals as leave three or four digits of a number as large as `scale`. */
+static void write_plain(char *out, size_t out_bytes, double magnitude, double scale) {
     if (magnitude == 0)
         snprintf(out, out_bytes, "0");
-    else if (magnitude >= 1e15)
+    else if (scale >= 1e15)
         snprintf(out, out_bytes, "%.3g", magnitude);
-    else if (magnitude >= 999.5)
+    else if (scale >= 999.5)
         write_whole(out, out_bytes, magnitude);
-    else if (magnitude < 0.001)
+    else if (scale < 0.001)
         snprintf(out, out_bytes, "%.2g", magnitude);
     else
-        snprintf(out, out_bytes, "%.*f", magnitude >= 99.95 ? 0 : magnitude >= 9.995 ? 1 : 3, magnitude);
+        snprintf(out, out_bytes, "%.*f", scale >= 99.95 ? 0 : scale >= 9.995 ? 1 : 3, magnitude);
 }
 
 /* Percent: what is not 0% and not 100% never looks so. */
@@ -96,33 +97,36 @@ static void write_share(char *out, size_t out_bytes, double share, const char *s
         snprintf(out, out_bytes, "%.*f%s", percent < 1 || (percent >= 99 && percent < 100) ? 2 : 1, percent, sign);
 }
 
-static void write_magnitude(char *out, size_t out_bytes, double magnitude, sp_html_unit unit, const char *sign) {
-    if (unit == SP_HTML_UNIT_SHARE)
-        write_share(out, out_bytes, magnitude, sign);
-    else if (unit == SP_HTML_UNIT_COUNT && magnitude < 1e15 && magnitude == floor(magnitude))
-        write_whole(out, out_bytes, magnitude);
-    else
-        write_plain(out, out_bytes, magnitude);
-}
+static bool is_whole(double value) { return value == floor(value) && fabs(value) < 1e15; }
 
 sp_html_number sp_html_number_of(double value, sp_html_unit unit) {
     sp_html_number number;
-    char magnitude[40];
-    if (isnan(value)) {
-        snprintf(number.text, sizeof number.text, "%s", dash);
-        return number;
-    }
-    write_magnitude(magnitude, sizeof magnitude, fabs(value), unit, "%");
-    snprintf(number.text, sizeof number.text, "%s%s", value < 0 ? minus : "", magnitude);
+    char digits[40];
+    double magnitude = fabs(value);
+    if (isnan(value))
+        snprintf(digits, sizeof digits, "%s", dash);
+    else if (unit == SP_HTML_UNIT_SHARE)
+        write_share(digits, sizeof digits, magnitude, "%");
+    else if (unit == SP_HTML_UNIT_COUNT && is_whole(value))
+        write_whole(digits, sizeof digits, magnitude);
+    else
+        write_plain(digits, sizeof digits, magnitude, magnitude);
+    snprintf(number.text, sizeof number.text, "%s%s", value < 0 ? minus : "", digits);
     return number;
 }
 
+/* With the decimals of the larger of the two, as more would claim too much. */
 sp_html_number sp_html_difference_of(double base, double value, sp_html_unit unit) {
-    double difference = value - base;
-    if (isnan(difference)) return sp_html_number_of(difference, unit);
     sp_html_number number;
-    char magnitude[40];
-    write_magnitude(magnitude, sizeof magnitude, fabs(difference), unit, " points");
-    snprintf(number.text, sizeof number.text, "%s%s", difference < 0 ? minus : difference > 0 ? "+" : "", magnitude);
+    char digits[40];
+    double difference = value - base, magnitude = fabs(difference);
+    if (isnan(difference)) return sp_html_number_of(difference, unit);
+    if (unit == SP_HTML_UNIT_SHARE)
+        write_share(digits, sizeof digits, magnitude, " points");
+    else if (unit == SP_HTML_UNIT_COUNT && is_whole(base) && is_whole(value))
+        write_whole(digits, sizeof digits, magnitude);
+    else
+        write_plain(digits, sizeof digits, magnitude, fmax(fabs(base), fabs(value)));
+    snprintf(number.text, sizeof number.text, "%s%s", difference < 0 ? minus : difference > 0 ? "+" : "", digits);
     return number;
 }

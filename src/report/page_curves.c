@@ -307,8 +307,35 @@ static void write_layer_table(FILE *page, const sp_results *results) {
     fputs("</tbody></table></div></details>\n", page);
 }
 
+/* ---- massive activations ---- */
+
+static void write_peak(FILE *page, const json_t *peak) {
+    double value = sp_results_number(peak, "value"), median = sp_results_number(peak, "median");
+    fprintf(page, "%s in layer %g, channel %g, at position %g", sp_html_number_of(value, SP_HTML_UNIT_PLAIN).text,
+            sp_results_number(peak, "layer"), sp_results_number(peak, "channel"), sp_results_number(peak, "position"));
+    if (!isnan(median))
+        fprintf(page, " (median magnitude there: %s)", sp_html_number_of(median, SP_HTML_UNIT_PLAIN).text);
+}
+
+static void write_peaks(FILE *page, const sp_results *results) {
+    fputs("<ul class=\"lines\">\n", page);
+    for (int64_t i = 0; i < results->n_models; i++) {
+        const json_t *top = sp_results_part(sp_results_measure(&results->models[i], "massive_activations"), "top");
+        if (json_array_size(top) == 0) continue;
+        fputs("<li>Largest in ", page);
+        sp_page_model_name(page, &results->models[i]);
+        for (size_t p = 0; p < json_array_size(top); p++) {
+            fputs(p == 0 ? ": " : "; ", page);
+            write_peak(page, json_array_get(top, p));
+        }
+        fputs("</li>\n", page);
+    }
+    fputs("</ul>\n", page);
+}
+
 void sp_page_activations(FILE *page, const sp_results *results) {
     write_kurtosis(page, results);
     write_extremes(page, results);
+    write_peaks(page, results);
     write_layer_table(page, results);
 }

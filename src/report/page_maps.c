@@ -180,13 +180,22 @@ static void write_text(FILE *page, const sp_results *results) {
     }
 }
 
+static bool any_text_is_cut(const sp_results *results) {
+    for (int64_t i = 0; i < results->n_models; i++) {
+        const json_t *maps = sp_results_part(results->models[i].data, "maps");
+        if (json_array_size(json_object_get(maps, "tokens")) > MAX_TOKENS) return true;
+    }
+    return false;
+}
+
 void sp_page_maps(FILE *page, const sp_results *results) {
     write_text(page, results);
-    fprintf(page,
-            "<p>A row is a token that asks, a column a token that it attends to. Colour grows with the square root of "
-            "the weight, and a weight of exactly zero leaves its cell empty. Maps of longer texts show the first %d "
-            "tokens.</p>\n<div class=\"side maps\">\n",
-            MAX_TOKENS);
+    fputs(
+        "<p>A row is a token that asks, a column a token that it attends to. Colour grows with the square root of the "
+        "weight, and a weight of exactly zero leaves its cell empty.",
+        page);
+    if (any_text_is_cut(results)) fprintf(page, " Only the first %d tokens are drawn.", MAX_TOKENS);
+    fputs("</p>\n<div class=\"side maps\">\n", page);
     for (int64_t i = 0; i < results->n_models; i++) write_model_maps(page, &results->models[i]);
     fputs("</div>\n", page);
 }

@@ -266,13 +266,7 @@ static void write_definition(FILE *page, const value_row *row, const sp_results 
     sp_html_text(page, row->name);
     fputs("</code></dt><dd>", page);
     write_definition_text(page, row, results);
-    fputs(".", page);
-    if (!row->definition) {
-        fputs(" <small>", page);
-        write_row_conditions(page, row, results);
-        fputs("</small>", page);
-    }
-    fputs("</dd></div>\n", page);
+    fputs(".</dd></div>\n", page);
 }
 
 void sp_page_definitions(FILE *page, const sp_results *results) {

@@ -113,6 +113,10 @@ static const key_rule measure_rules[] = {
     {"n_samples", INTEGER, 0},   {"dtype", STRING, 0},    {"threshold", NUMBER, 0},  {"per_layer", NUMBERS, 0},
     {"per_layer_head", ROWS, 0}, {"variants", OBJECT, 0}, {"top", OBJECTS, 0},       {NULL, STRING, 0}};
 
+static const key_rule peak_rules[] = {{"value", NUMBER, 0},    {"median", NUMBER, 0},    {"layer", INTEGER, 0},
+                                      {"channel", INTEGER, 0}, {"position", INTEGER, 0}, {"sample", INTEGER, 0},
+                                      {NULL, STRING, 0}};
+
 static const key_rule curve_rules[] = {{"step", NUMBERS, REQUIRED},
                                        {"loss", NUMBERS, REQUIRED},
                                        {"validation_step", NUMBERS, 0},
@@ -184,17 +188,32 @@ static sp_status check_rectangle(const place *where, const json_t *rows) {
     return SP_OK;
 }
 
+/* The objects of the list under `key`, if it is there. */
+static sp_status check_entries(const place *above, const json_t *object, const char *key, const key_rule *rules) {
+    const json_t *list = sp_results_part(object, key);
+    place at = place_below(above, key);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        place entry = place_entry(&at, (int64_t)i);
+        SP_TRY(check_object(&entry, json_array_get(list, i), rules));
+    }
+    return SP_OK;
+}
+
+static sp_status check_measure(const place *where, const json_t *measure) {
+    SP_REQUIRE(json_is_object(measure), SP_BAD_FILE, "%s: %s is not an object", where->path, where->inside);
+    SP_TRY(check_object(where, measure, measure_rules));
+    place rows_at = place_below(where, "per_layer_head");
+    SP_TRY(check_rectangle(&rows_at, sp_results_part(measure, "per_layer_head")));
+    return check_entries(where, measure, "top", peak_rules);
+}
+
 static sp_status check_measures(const place *model_at, const json_t *model) {
     const char *name;
     json_t *measure, *measures = json_object_get(model, "measures");
     place at = place_below(model_at, "measures");
     json_object_foreach(measures, name, measure) {
-        if (json_is_null(measure)) continue;
         place measure_at = place_below(&at, name);
-        SP_REQUIRE(json_is_object(measure), SP_BAD_FILE, "%s: %s is not an object", at.path, measure_at.inside);
-        SP_TRY(check_object(&measure_at, measure, measure_rules));
-        place rows_at = place_below(&measure_at, "per_layer_head");
-        SP_TRY(check_rectangle(&rows_at, sp_results_part(measure, "per_layer_head")));
+        if (!json_is_null(measure)) SP_TRY(check_measure(&measure_at, measure));
     }
     return SP_OK;
 }
@@ -244,23 +263,13 @@ static sp_status check_maps(const place *model_at, const json_t *model) {
     return SP_OK;
 }
 
-static sp_status check_samples(const place *model_at, const json_t *model) {
-    const json_t *samples = sp_results_part(model, "samples");
-    place at = place_below(model_at, "samples");
-    for (size_t i = 0; i < json_array_size(samples); i++) {
-        place entry = place_entry(&at, (int64_t)i);
-        SP_TRY(check_object(&entry, json_array_get(samples, i), sample_rules));
-    }
-    return SP_OK;
-}
-
 static sp_status check_model(const place *where, const json_t *model) {
     SP_REQUIRE(json_is_object(model), SP_BAD_FILE, "%s: %s is not an object", where->path, where->inside);
     SP_TRY(check_object(where, model, model_rules));
     SP_TRY(check_measures(where, model));
     SP_TRY(check_curve(where, model));
     SP_TRY(check_maps(where, model));
-    return check_samples(where, model);
+    return check_entries(where, model, "samples", sample_rules);
 }
 
 static sp_status check_schema(const char *path, const json_t *root) {
