@@ -100,6 +100,8 @@ static void each_wrong_type_is_named(void **state) {
          "models.softmax.measures.kurtosis.per_layer is not a list of numbers or nulls"},
         {"models.softmax.measures.row_mass.per_layer_head.2",
          "models.softmax.measures.row_mass.per_layer_head is not a list of lists of numbers"},
+        {"models.softmax.measures.massive_activations.top.0.layer",
+         "models.softmax.measures.massive_activations.top[0].layer is not an integer"},
         {"models.softmax.curve.loss", "models.softmax.curve.loss is not a list of numbers or nulls"},
         {"models.softmax.maps.maps.1", "models.softmax.maps.maps is not a list of objects"},
         {"models.softmax.maps.maps.1.layer", "models.softmax.maps.maps[1].layer is not an integer"},

@@ -344,6 +344,20 @@ static void silent_heads_are_named(void **state) {
     free(page);
 }
 
+static void largest_activations_are_placed(void **state) {
+    (void)state;
+    json_t *results = sample_results();
+    put(results, "models.softmax.measures.massive_activations.top",
+        json_pack("[{s:f,s:f,s:i,s:i,s:i}]", "value", -583.2, "median", 0.41, "layer", 3, "channel", 77, "position",
+                  0));
+    char *page = page_of(results), *section = section_of(page, "activations"), *text = text_of(section);
+    assert_has(text, "Largest in softmax: \xe2\x88\x92"
+                     "583 in layer 3, channel 77, at position 0 (median magnitude there: 0.410)");
+    free(text);
+    free(section);
+    free(page);
+}
+
 static void exact_zero_of_a_map_is_drawn_apart_from_a_small_weight(void **state) {
     (void)state;
     json_t *results = sample_results();
@@ -464,6 +478,7 @@ int main(void) {
         cmocka_unit_test(differing_conditions_are_told_for_each_model),
         cmocka_unit_test(unknown_measure_is_shown_under_its_name),
         cmocka_unit_test(silent_heads_are_named),
+        cmocka_unit_test(largest_activations_are_placed),
         cmocka_unit_test(exact_zero_of_a_map_is_drawn_apart_from_a_small_weight),
         cmocka_unit_test(missing_parts_are_said_to_be_missing),
         cmocka_unit_test(any_number_of_models_is_compared_with_the_first),

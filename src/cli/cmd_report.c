@@ -35,6 +35,7 @@ static const struct argp argp = {
         "Writes one HTML page from the results of a study, and prints its path. The page needs no network and no other "
         "file.\v"
         "DIR is the folder of a study: its results.json is read, and report.html is written there.\n\n"
+        "Examples:\n"
         "  softpick report demo/\n"
         "  softpick report demo/results.json --out page.html\n\n"
         "Exit status: 0 done, 1 failed, 2 wrong usage, 3 the results are missing, damaged or of another kind.",

@@ -113,8 +113,12 @@ static const key_rule measure_rules[] = {
     {"n_samples", INTEGER, 0},   {"dtype", STRING, 0},    {"threshold", NUMBER, 0},  {"per_layer", NUMBERS, 0},
     {"per_layer_head", ROWS, 0}, {"variants", OBJECT, 0}, {"top", OBJECTS, 0},       {NULL, STRING, 0}};
 
-static const key_rule peak_rules[] = {{"value", NUMBER, 0},    {"median", NUMBER, 0},    {"layer", INTEGER, 0},
-                                      {"channel", INTEGER, 0}, {"position", INTEGER, 0}, {"sample", INTEGER, 0},
+static const key_rule peak_rules[] = {{"value", NUMBER, REQUIRED},
+                                      {"layer", INTEGER, REQUIRED},
+                                      {"channel", INTEGER, REQUIRED},
+                                      {"position", INTEGER, REQUIRED},
+                                      {"median", NUMBER, 0},
+                                      {"sample", INTEGER, 0},
                                       {NULL, STRING, 0}};
 
 static const key_rule curve_rules[] = {{"step", NUMBERS, REQUIRED},
