@@ -276,7 +276,8 @@ enum { N_BENCHES = sizeof benches / sizeof *benches };
 static void print_help(FILE *stream) {
     fputs("Usage: softpick bench NAME [OPTION...]\nTimes the library on this machine.\n\n", stream);
     for (int i = 0; i < N_BENCHES; i++) fprintf(stream, "  %-10s %s\n", benches[i].name, benches[i].help);
-    fputs("\nsoftpick bench NAME --help shows the options.\n"
+    fputs("\nsoftpick bench NAME --help shows the options.\n\n"
+          "Example:\n  softpick bench train\n\n"
           "Exit status: 0 done, 1 failed, 2 wrong usage.\n",
           stream);
 }

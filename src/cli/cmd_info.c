@@ -242,8 +242,8 @@ int cmd_info(int argc, char **argv) {
         .options = options,
         .parser = parse_option,
         .doc = "Shows what this machine and this build can do, and which attention variant a shape gets and why.\v"
-               "SP_CPU=scalar|avx2|avx512|avx512_bf16|amx takes away the CPU features above the one named;\n"
-               "SP_ATTENTION=NAME forces an attention variant.\n\n"
+               "SP_CPU=scalar|avx2|avx512|avx512_bf16|amx takes away the CPU features "
+               "above the one named; SP_ATTENTION=NAME forces an attention variant.\n\n"
                "Examples:\n"
                "  softpick info\n"
                "  softpick info --T 8192 --head-width 128 --dtype bf16 --pass forward\n"

@@ -96,6 +96,7 @@ static int dispatch(int argc, char **argv) {
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_DFL); /* a reader that leaves (softpick ... | head) ends us without a message */
     argp_err_exit_status = CLI_USAGE;
+    setenv("ARGP_HELP_FMT", "no-dup-args-note", 0); /* --out=FILE tells enough about -o FILE */
     int code = dispatch(argc, argv);
     if (fflush(stdout) != 0 || ferror(stdout)) {
         fprintf(stderr, "standard output: %s\n", strerror(errno));
