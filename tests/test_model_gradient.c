@@ -1,0 +1,151 @@
+/* The whole model against plain loops in double: loss, and gradients by central differences, for every normalizer,
+ * tied and untied, grouped heads, packed documents, window, row factor; bf16 within its rounding. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/random.h"
+#include "layers/layers.h"
+#include "model_reference.h"
+
+enum { B = 2, T = 12, V = 37 };
+
+static int32_t tokens[B * T], targets[B * T];
+static const int64_t documents[] = {0, 5, 12, 12, 21, 24};
+
+static sp_batch some_batch(bool packed) {
+    for (int i = 0; i < B * T; i++) {
+        tokens[i] = (int32_t)sp_random_below(1, 2, (uint64_t)i, V);
+        targets[i] = i % 7 == 3 ? -1 : (int32_t)sp_random_below(1, 3, (uint64_t)i, V);
+    }
+    return (sp_batch){.B = B,
+                      .T = T,
+                      .tokens = tokens,
+                      .targets = targets,
+                      .cu = packed ? documents : NULL,
+                      .n_sequences = packed ? 5 : 0};
+}
+
+static sp_model_config tiny_config(void) {
+    sp_model_config c = sp_model_config_default();
+    c.vocabulary = V;
+    c.width = 24;
+    c.n_layers = 2;
+    c.n_heads = 4;
+    c.n_kv_heads = 2;
+    c.head_width = 8;
+    c.ffn_width = 40;
+    c.max_positions = 64;
+    /* Large weights, so that scores are far from 0 and every term of the gradient counts. */
+    c.initializer_range = 0.25;
+    return c;
+}
+
+static sp_model *make(const sp_model_config *config, sp_dtype dtype) {
+    sp_model_options options = sp_model_options_default();
+    options.dtype = dtype;
+    options.training = true;
+    options.seed = 5;
+    sp_model *model;
+    if (sp_model_new(&model, config, &options) != SP_OK) fail_msg("%s", sp_last_message());
+    return model;
+}
+
+static double *doubled(sp_model *model) {
+    int64_t n = sp_model_n_parameters(model);
+    double *values = malloc((size_t)n * sizeof *values);
+    for (int64_t i = 0; i < n; i++) values[i] = sp_model_parameters(model)[i];
+    return values;
+}
+
+/* Directional derivatives of the reference along each tensor's own gradient: every number of the gradient takes part,
+ * and a wrong one shows. */
+static void check_gradient(const sp_model_config *config, bool packed, sp_dtype dtype, double loss_bound,
+                           double gradient_bound) {
+    sp_model *model = make(config, dtype);
+    sp_batch batch = some_batch(packed);
+    double *values = doubled(model), loss_sum;
+    int64_t n_targets;
+    if (sp_model_loss(model, &batch, &loss_sum, &n_targets) != SP_OK) fail_msg("%s", sp_last_message());
+    double expected = reference_loss(model, values, &batch), loss_alone = loss_sum;
+    assert_true(fabs(loss_sum / (double)n_targets - expected) <= loss_bound * expected);
+    sp_model_zero_gradients(model);
+    double scale = 1 / (double)n_targets;
+    if (sp_model_loss_gradient(model, &batch, scale, &loss_sum, &n_targets) != SP_OK) fail_msg("%s", sp_last_message());
+    assert_true(fabs(loss_sum - loss_alone) <= loss_bound * loss_alone);
+    const float *gradient = sp_model_gradients(model);
+    int64_t offset = 0;
+    for (int64_t i = 0; i < sp_model_n_tensors(model); i++) {
+        sp_tensor tensor = sp_model_tensor(model, i);
+        int64_t n = sp_tensor_count(&tensor);
+        double squares = 0;
+        for (int64_t j = 0; j < n; j++) squares += (double)gradient[offset + j] * gradient[offset + j];
+        assert_true(squares > 0);
+        double step = 1e-4 / sqrt(squares);
+        double *moved = values + offset;
+        for (int64_t j = 0; j < n; j++) moved[j] += step * gradient[offset + j];
+        double above = reference_loss(model, values, &batch);
+        for (int64_t j = 0; j < n; j++) moved[j] -= 2 * step * gradient[offset + j];
+        double below = reference_loss(model, values, &batch);
+        for (int64_t j = 0; j < n; j++) moved[j] += step * gradient[offset + j];
+        double slope = (above - below) / (2 * step);
+        if (!(fabs(slope - squares) <= gradient_bound * squares))
+            fail_msg("%s: differences give %.9g, the gradient %.9g", sp_model_tensor_name(model, i), slope, squares);
+        offset += n;
+    }
+    free(values);
+    sp_model_free(model);
+}
+
+static void gradient_matches_differences_for_every_normalizer(void **state) {
+    (void)state;
+    for (int normalizer = 0; normalizer < SP_NORMALIZER_COUNT; normalizer++) {
+        sp_model_config config = tiny_config();
+        config.attention_function = (sp_normalizer)normalizer;
+        check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
+    }
+}
+
+static void gradient_matches_with_tied_embeddings(void **state) {
+    (void)state;
+    sp_model_config config = tiny_config();
+    config.tie_embeddings = true;
+    check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
+}
+
+static void gradient_matches_with_packed_documents(void **state) {
+    (void)state;
+    sp_model_config config = tiny_config();
+    check_gradient(&config, true, SP_DTYPE_F32, 2e-6, 2e-3);
+}
+
+static void gradient_matches_with_window_and_relu_softmax(void **state) {
+    (void)state;
+    sp_model_config config = tiny_config();
+    config.window = 4;
+    config.softpick_lambda = 0;
+    check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
+}
+
+static void bf16_is_within_its_rounding(void **state) {
+    (void)state;
+    if (!sp_matmul_variant(SP_DTYPE_BF16)) skip();
+    sp_model_config config = tiny_config();
+    config.attention_function = SP_NORMALIZER_SOFTMAX;
+    check_gradient(&config, false, SP_DTYPE_BF16, 2e-2, 5e-2);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradient_matches_differences_for_every_normalizer),
+        cmocka_unit_test(gradient_matches_with_tied_embeddings),
+        cmocka_unit_test(gradient_matches_with_packed_documents),
+        cmocka_unit_test(gradient_matches_with_window_and_relu_softmax),
+        cmocka_unit_test(bf16_is_within_its_rounding),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
