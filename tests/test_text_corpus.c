@@ -66,7 +66,7 @@ static void check_refused(const char *path, sp_status status, const char *words)
     clear(got);
 }
 
-/* ---- documents ------------------------------------------------------------------------------------------------- */
+/* ---- documents ---- */
 
 static void text_file_is_one_document(void **state) {
     (void)state;
@@ -193,7 +193,7 @@ static void survey_counts_what_reading_gives(void **state) {
     }
 }
 
-/* ---- compression ----------------------------------------------------------------------------------------------- */
+/* ---- compression ---- */
 
 static void check_same_text(const char *path, const char *text) {
     reading *got = read_one(path);
@@ -264,7 +264,7 @@ static void zstd_is_read_and_its_end_is_checked(void **state) {
 #endif
 }
 
-/* ---- what is no text ------------------------------------------------------------------------------------------- */
+/* ---- what is no text ---- */
 
 static void files_without_text_are_refused(void **state) {
     (void)state;

@@ -69,7 +69,7 @@ static int64_t find_row(const int32_t *targets, int64_t first_target, int64_t n_
     return found;
 }
 
-/* ---- order ----------------------------------------------------------------------------------------------------- */
+/* ---- order ---- */
 
 static void batches_are_pure_functions_of_the_step(void **state) {
     (void)state;
@@ -183,7 +183,7 @@ static void in_order_reads_the_text_once(void **state) {
     assert_int_equal(together, n);
 }
 
-/* ---- packings -------------------------------------------------------------------------------------------------- */
+/* ---- packings ---- */
 
 static void bos_stands_before_every_sequence(void **state) {
     (void)state;
@@ -238,7 +238,7 @@ static void names_are_found_again(void **state) {
     assert_fails(sp_packing_find(&none, "BOS"), SP_BAD_ARGUMENT, "packing BOS");
 }
 
-/* ---- what is refused ------------------------------------------------------------------------------------------- */
+/* ---- what is refused ---- */
 
 static void check_refused(sp_loader_options options, sp_status status, const char *words) {
     sp_loader *loader;

@@ -68,7 +68,7 @@ static char *document_text(const sp_shards *shards, int64_t i) {
     return text;
 }
 
-/* ---- what comes back ------------------------------------------------------------------------------------------- */
+/* ---- what comes back ---- */
 
 static void documents_come_back(void **state) {
     (void)state;
@@ -233,7 +233,7 @@ static void large_vocabularies_take_four_bytes(void **state) {
     sp_tokenizer_free(large);
 }
 
-/* ---- what was there stays -------------------------------------------------------------------------------------- */
+/* ---- what was there stays ---- */
 
 static int64_t count_entries(const char *folder) {
     char command[256];
@@ -303,7 +303,7 @@ static void writing_again_gives_the_same_bytes(void **state) {
     free(second);
 }
 
-/* ---- what is refused ------------------------------------------------------------------------------------------- */
+/* ---- what is refused ---- */
 
 static char *shard_bytes; /* of a sound file */
 static int64_t n_shard_bytes;
@@ -440,7 +440,7 @@ static void options_out_of_range_are_refused(void **state) {
     assert_false(sp_folder_exists(at("no")));
 }
 
-/* ---- held-out text of which the number of tokens is known ------------------------------------------------------ */
+/* ---- held-out text of which the number of tokens is known ---- */
 
 static void llama_counts_are_the_known_ones(void **state) {
     (void)state;

@@ -98,7 +98,7 @@ static void special_tokens_decode_to_nothing(void **state) {
     assert_fails(sp_tokenizer_decode(tokenizer, (int32_t[]){-1}, 1, &text, &n_bytes), SP_BAD_ARGUMENT, "token -1 at 0");
 }
 
-/* ---- chunks ---------------------------------------------------------------------------------------------------- */
+/* ---- chunks ---- */
 
 /* The text in chunks, by threads, against sentencepiece on the whole of it. */
 static void check_chunks(const sp_tokenizer *with, const char *model_path, const char *text) {
@@ -162,7 +162,7 @@ static void models_that_forbid_chunks_are_known(void **state) {
     free(lines);
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------- */
+/* ---- training ---- */
 
 static sp_status train(const char *name, const char *kind, int64_t vocabulary, int64_t n_bytes_max) {
     const char *path = at("tokenizer-text.txt");
@@ -275,7 +275,7 @@ static void folder_stands_for_the_model_in_it(void **state) {
     sp_tokenizer_free(same);
 }
 
-/* ---- LLaMA-2's tokenizer --------------------------------------------------------------------------------------- */
+/* ---- LLaMA-2's tokenizer ---- */
 
 static void check_ids(const sp_tokenizer *with, const char *text, size_t n_bytes, char *expected) {
     int32_t *tokens;

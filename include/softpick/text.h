@@ -15,8 +15,7 @@ extern "C" {
 /* Called now and then in long work; a non-zero return cancels it (SP_CANCELLED).  total < 0: not known. */
 typedef int (*sp_progress_function)(void *user, const char *what, int64_t done, int64_t total);
 
-/* ---- tokenizer
- * ------------------------------------------------------------------------------------------------- */
+/* ---- tokenizer ---- */
 
 typedef struct sp_tokenizer sp_tokenizer; /* constant after opening: many threads may read it */
 
@@ -33,8 +32,8 @@ SP_API int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer);
 SP_API const char *sp_tokenizer_piece(const sp_tokenizer *tokenizer, int32_t id);
 /* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens.
  */
-SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text,
-                                                   int64_t n_bytes, int32_t **tokens, int64_t *n_tokens);
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes,
+                                                   int32_t **tokens, int64_t *n_tokens);
 /* Decodes to bytes with a 0 after them.  Caller frees *text. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_decode(const sp_tokenizer *tokenizer, const int32_t *tokens,
                                                    int64_t n_tokens, char **text, int64_t *n_bytes);
@@ -50,11 +49,10 @@ typedef struct sp_tokenizer_train_options {
 
 SP_API sp_tokenizer_train_options sp_tokenizer_train_options_default(void);
 /* Trains a sentencepiece model with byte fallback on the corpus and writes it to `out_path` atomically. */
-SP_API SP_MUST_CHECK sp_status sp_tokenizer_train(const char *out_path, const char *const *paths,
-                                                  int64_t n_paths, const sp_tokenizer_train_options *options);
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_train(const char *out_path, const char *const *paths, int64_t n_paths,
+                                                  const sp_tokenizer_train_options *options);
 
-/* ---- corpora and token shards
- * ---------------------------------------------------------------------------------- */
+/* ---- corpora and token shards ---- */
 
 /* A corpus is a list of files, folders (searched, in the order of paths, for .txt and .jsonl, each also .gz
  * or .zst) and "-" (standard input: JSON lines if it begins with '{', text otherwise; compressed or not).  A
@@ -94,30 +92,26 @@ SP_API int64_t sp_shards_text_bytes(const sp_shards *shards);
 /* First token of document i; sp_shards_n_tokens for i = n_documents. */
 SP_API int64_t sp_shards_document(const sp_shards *shards, int64_t i);
 /* Copies tokens [first, first + n) as int32. */
-SP_API SP_MUST_CHECK sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n,
-                                              int32_t *tokens);
+SP_API SP_MUST_CHECK sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n, int32_t *tokens);
 
-/* ---- batches
- * --------------------------------------------------------------------------------------------------- */
+/* ---- batches ---- */
 
 /* How sequences of T tokens are cut from the run of documents. */
 typedef enum sp_packing {
-    SP_PACKING_BOS = 0, /* BOS in front of every sequence, then T-1 tokens from anywhere */
-    SP_PACKING_CONCATENATE =
-        1, /* T tokens from anywhere, documents joined by EOS/BOS as stored: the paper's way */
-    SP_PACKING_DOCUMENTS = 2, /* as concatenate, but attention and positions start anew at every document, and
+    SP_PACKING_BOS = 0,         /* BOS in front of every sequence, then T-1 tokens from anywhere */
+    SP_PACKING_CONCATENATE = 1, /* T tokens from anywhere, documents joined by EOS/BOS as stored: the paper's way */
+    SP_PACKING_DOCUMENTS = 2,   /* as concatenate, but attention and positions start anew at every document, and
                                  the last token of a document has no target */
 } sp_packing;
 SP_API const char *sp_packing_name(sp_packing packing);
-SP_API SP_MUST_CHECK sp_status sp_packing_find(sp_packing *out,
-                                               const char *name); /* bos, concatenate, documents */
+SP_API SP_MUST_CHECK sp_status sp_packing_find(sp_packing *out, const char *name); /* bos, concatenate, documents */
 
 /* A batch: tokens and what follows them.  target < 0: no loss there. */
 typedef struct sp_batch {
     int64_t B, T;
     const int32_t *tokens;  /* (B,T) */
     const int32_t *targets; /* (B,T) */
-    const int64_t *cu; /* NULL, or (n_sequences + 1): starts of documents within the B*T tokens; a row of the
+    const int64_t *cu;      /* NULL, or (n_sequences + 1): starts of documents within the B*T tokens; a row of the
                           batch always starts one */
     int64_t n_sequences;
 } sp_batch;
@@ -137,8 +131,7 @@ SP_API sp_loader_options sp_loader_options_default(void);
 typedef struct sp_loader sp_loader; /* its batches are pure functions of (options, shards, step) */
 
 /* Fails when the text is shorter than one sequence. */
-SP_API SP_MUST_CHECK sp_status sp_loader_new(sp_loader **out,
-                                             const sp_shards *shards, /* must outlive the loader */
+SP_API SP_MUST_CHECK sp_status sp_loader_new(sp_loader **out, const sp_shards *shards, /* must outlive the loader */
                                              const sp_loader_options *options);
 SP_API void sp_loader_free(sp_loader *loader);
 /* Sequences in one pass over the text. */

@@ -27,7 +27,7 @@ typedef struct settings {
     bool force, json, quiet;
 } settings;
 
-/* ---- options --------------------------------------------------------------------------------------------------- */
+/* ---- options ---- */
 
 enum {
     OPTION_TOKENIZER = 256,
@@ -132,7 +132,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
     }
 }
 
-/* ---- the work -------------------------------------------------------------------------------------------------- */
+/* ---- the work ---- */
 
 static int silent(void *user, const char *what, int64_t done, int64_t total) {
     (void)user, (void)what, (void)done, (void)total;
@@ -186,7 +186,7 @@ static sp_status tokenize(const settings *s) {
     return status;
 }
 
-/* ---- the result ------------------------------------------------------------------------------------------------ */
+/* ---- the result ---- */
 
 typedef struct split_facts {
     int64_t n_tokens, n_documents, text_bytes;

@@ -40,8 +40,7 @@ static const char *file_name(const sp_corpus *corpus) {
     return strcmp(path, "-") == 0 ? "standard input" : path;
 }
 
-/* ---- the buffer
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the buffer ---- */
 
 static sp_status make_room(sp_corpus *corpus) {
     memmove(corpus->buffer, corpus->buffer + corpus->at, (size_t)(corpus->end - corpus->at));
@@ -74,27 +73,24 @@ static sp_status find_line(sp_corpus *corpus, int64_t skip, int64_t *n_bytes) {
     for (int64_t searched = skip;;) {
         const char *line = corpus->buffer + corpus->at + skip;
         int64_t available = corpus->end - corpus->at;
-        const char *newline =
-            memchr(corpus->buffer + corpus->at + searched, '\n', (size_t)(available - searched));
+        const char *newline = memchr(corpus->buffer + corpus->at + searched, '\n', (size_t)(available - searched));
         *n_bytes = newline ? newline + 1 - line : available - skip;
-        SP_REQUIRE(*n_bytes <= line_bytes_max, SP_BAD_FILE,
-                   "%s, line %" PRId64 ": longer than %" PRId64 " bytes", file_name(corpus), corpus->line + 1,
-                   line_bytes_max);
+        SP_REQUIRE(*n_bytes <= line_bytes_max, SP_BAD_FILE, "%s, line %" PRId64 ": longer than %" PRId64 " bytes",
+                   file_name(corpus), corpus->line + 1, line_bytes_max);
         if (newline || corpus->file_ended) return SP_OK;
         searched = available;
         SP_TRY(fill(corpus));
     }
 }
 
-/* ---- text files
- * ------------------------------------------------------------------------------------------------ */
+/* ---- text files ---- */
 
 static sp_status check_text(const sp_corpus *corpus, const char *line, int64_t n_bytes) {
     int64_t valid = sp_utf8_prefix(line, n_bytes);
     if (valid == n_bytes) return SP_OK;
     const char *what = line[valid] == 0 ? "a zero byte" : "a byte that is not UTF-8";
-    return sp_fail(SP_BAD_FILE, "%s, line %" PRId64 ": %s at column %" PRId64 ": this is not text",
-                   file_name(corpus), corpus->line, what, valid + 1);
+    return sp_fail(SP_BAD_FILE, "%s, line %" PRId64 ": %s at column %" PRId64 ": this is not text", file_name(corpus),
+                   corpus->line, what, valid + 1);
 }
 
 static void give_text(sp_corpus *corpus, sp_corpus_piece *piece, int64_t n_bytes, bool ends) {
@@ -110,8 +106,7 @@ static bool fits_document(const sp_corpus *corpus, int64_t n_bytes) {
 
 /* Lines until the piece or the document is full.  A full piece leaves its last newline to the next one. */
 static sp_status next_text(sp_corpus *corpus, sp_corpus_piece *piece) {
-    int64_t n =
-        corpus->document_bytes > 0 ? 1 : 0; /* the newline that was left, already checked and counted */
+    int64_t n = corpus->document_bytes > 0 ? 1 : 0; /* the newline that was left, already checked and counted */
     for (;;) {
         int64_t line_bytes;
         SP_TRY(find_line(corpus, n, &line_bytes));
@@ -135,8 +130,7 @@ static sp_status next_text(sp_corpus *corpus, sp_corpus_piece *piece) {
     }
 }
 
-/* ---- JSON lines
- * ------------------------------------------------------------------------------------------------ */
+/* ---- JSON lines ---- */
 
 static bool is_blank(const char *line, int64_t n_bytes) {
     for (int64_t i = 0; i < n_bytes; i++)
@@ -148,14 +142,13 @@ static sp_status parse_line(sp_corpus *corpus, const char *line, int64_t n_bytes
     json_error_t error;
     const char *name = file_name(corpus);
     corpus->json = json_loadb(line, (size_t)n_bytes, JSON_REJECT_DUPLICATES, &error);
-    SP_REQUIRE(corpus->json, SP_BAD_FILE, "%s, line %" PRId64 ": not JSON: %s", name, corpus->line,
-               error.text);
+    SP_REQUIRE(corpus->json, SP_BAD_FILE, "%s, line %" PRId64 ": not JSON: %s", name, corpus->line, error.text);
     SP_REQUIRE(json_is_object(corpus->json), SP_BAD_FILE, "%s, line %" PRId64 ": not a JSON object", name,
                corpus->line);
     const json_t *text = json_object_get(corpus->json, "text");
     SP_REQUIRE(text, SP_BAD_FILE, "%s, line %" PRId64 ": it has no field \"text\"", name, corpus->line);
-    SP_REQUIRE(json_is_string(text), SP_BAD_FILE, "%s, line %" PRId64 ": its field \"text\" is not a string",
-               name, corpus->line);
+    SP_REQUIRE(json_is_string(text), SP_BAD_FILE, "%s, line %" PRId64 ": its field \"text\" is not a string", name,
+               corpus->line);
     int64_t length = (int64_t)json_string_length(text);
     if (length > 0) *piece = (sp_corpus_piece){json_string_value(text), length, true, true};
     return SP_OK;
@@ -177,8 +170,7 @@ static sp_status next_json(sp_corpus *corpus, sp_corpus_piece *piece) {
     return SP_OK;
 }
 
-/* ---- files in turn
- * --------------------------------------------------------------------------------------------- */
+/* ---- files in turn ---- */
 
 static sp_status begin_file(sp_corpus *corpus) {
     sp_corpus_file *file = &corpus->files.items[corpus->file];
@@ -219,8 +211,7 @@ sp_status sp_corpus_next(sp_corpus *corpus, sp_corpus_piece *piece) {
     return SP_OK;
 }
 
-sp_status sp_corpus_open(sp_corpus **out, const char *const *paths, int64_t n_paths,
-                         const sp_corpus_options *options) {
+sp_status sp_corpus_open(sp_corpus **out, const char *const *paths, int64_t n_paths, const sp_corpus_options *options) {
     *out = NULL;
     sp_corpus *corpus = calloc(1, sizeof *corpus);
     SP_REQUIRE(corpus, SP_OUT_OF_MEMORY, "%s: no memory to read it", n_paths > 0 ? paths[0] : "the text");
@@ -247,8 +238,7 @@ void sp_corpus_close(sp_corpus *corpus) {
     free(corpus);
 }
 
-/* ---- the first pass
- * -------------------------------------------------------------------------------------------- */
+/* ---- the first pass ---- */
 
 /* Where the last line of the piece begins, if text follows it: its offset in the piece, or 0. */
 static int64_t last_line_start(const sp_corpus_piece *piece) {
@@ -268,8 +258,7 @@ static void add_facts(sp_corpus_facts *facts, const sp_corpus_piece *piece) {
 }
 
 sp_status sp_corpus_survey(sp_corpus_facts *facts, const char *const *paths, int64_t n_paths,
-                           const sp_corpus_options *options, sp_progress_function progress,
-                           void *progress_user) {
+                           const sp_corpus_options *options, sp_progress_function progress, void *progress_user) {
     *facts = (sp_corpus_facts){0};
     sp_corpus *corpus;
     SP_TRY(sp_corpus_open(&corpus, paths, n_paths, options));

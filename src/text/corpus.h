@@ -10,8 +10,7 @@
 
 typedef enum sp_corpus_kind { SP_CORPUS_KIND_TEXT, SP_CORPUS_KIND_JSON_LINES } sp_corpus_kind;
 
-/* ---- which files (corpus_files.c)
- * -------------------------------------------------------------------------------- */
+/* ---- which files (corpus_files.c) ---- */
 
 typedef struct sp_corpus_file {
     char *path; /* "-": standard input */
@@ -26,12 +25,10 @@ typedef struct sp_corpus_files {
 
 /* Files as they are named, folders replaced by the readable files below them, sorted by path.  A file that is
  * named itself may have any ending (text then). */
-SP_MUST_CHECK sp_status sp_corpus_files_find(sp_corpus_files *files, const char *const *paths,
-                                             int64_t n_paths);
+SP_MUST_CHECK sp_status sp_corpus_files_find(sp_corpus_files *files, const char *const *paths, int64_t n_paths);
 void sp_corpus_files_clear(sp_corpus_files *files);
 
-/* ---- their documents (corpus.c)
- * ------------------------------------------------------------------------------------ */
+/* ---- their documents (corpus.c) ---- */
 
 /* A piece of a document: valid UTF-8 without zero bytes.  A document that is longer than a piece is cut
  * before a newline, so that every piece but the first begins with one. */

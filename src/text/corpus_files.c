@@ -78,8 +78,7 @@ static sp_status add_path(sp_corpus_files *files, const char *path) {
     if (strcmp(path, "-") == 0 || !sp_folder_exists(path)) return add_file(files, path);
     int64_t first = files->n;
     SP_TRY(add_folder(files, path, 0));
-    SP_REQUIRE(files->n > first, SP_IO, "%s: no .txt or .jsonl file (or .gz, .zst of one) in this folder",
-               path);
+    SP_REQUIRE(files->n > first, SP_IO, "%s: no .txt or .jsonl file (or .gz, .zst of one) in this folder", path);
     qsort(files->items + first, (size_t)(files->n - first), sizeof *files->items, compare_paths);
     return SP_OK;
 }

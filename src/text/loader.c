@@ -47,27 +47,22 @@ struct sp_loader {
 };
 
 sp_loader_options sp_loader_options_default(void) {
-    return (sp_loader_options){
-        .struct_bytes = sizeof(sp_loader_options), .B = 1, .T = 512, .bos = 1, .n_ranks = 1};
+    return (sp_loader_options){.struct_bytes = sizeof(sp_loader_options), .B = 1, .T = 512, .bos = 1, .n_ranks = 1};
 }
 
 static sp_status check_options(const sp_shards *shards, const sp_loader_options *options) {
     SP_REQUIRE(shards && options, SP_BAD_ARGUMENT, "the loader needs shards and options");
     SP_REQUIRE(options->struct_bytes == sizeof *options, SP_BAD_ARGUMENT,
                "loader options: struct_bytes is %zu, not %zu", options->struct_bytes, sizeof *options);
-    SP_REQUIRE(options->B >= 1 && options->T >= 1 && options->B <= ((int64_t)1 << 40) / options->T,
-               SP_BAD_ARGUMENT,
+    SP_REQUIRE(options->B >= 1 && options->T >= 1 && options->B <= ((int64_t)1 << 40) / options->T, SP_BAD_ARGUMENT,
                "loader: a batch of %" PRId64 " sequences of %" PRId64 " tokens is out of range", options->B,
                options->T);
-    SP_REQUIRE(options->n_ranks >= 1 && options->rank >= 0 && options->rank < options->n_ranks,
-               SP_BAD_ARGUMENT, "loader: rank %" PRId64 " of %" PRId64 " does not exist", options->rank,
-               options->n_ranks);
+    SP_REQUIRE(options->n_ranks >= 1 && options->rank >= 0 && options->rank < options->n_ranks, SP_BAD_ARGUMENT,
+               "loader: rank %" PRId64 " of %" PRId64 " does not exist", options->rank, options->n_ranks);
     SP_REQUIRE((int)options->packing >= 0 && (int)options->packing < N_PACKINGS, SP_BAD_ARGUMENT,
                "packing number %d is not known", (int)options->packing);
-    SP_REQUIRE(options->packing != SP_PACKING_BOS ||
-                   (options->bos >= 0 && options->bos < sp_shards_vocabulary(shards)),
-               SP_BAD_ARGUMENT,
-               "bos packing: BOS is %" PRId32 ", which the vocabulary of %" PRId64 " does not have",
+    SP_REQUIRE(options->packing != SP_PACKING_BOS || (options->bos >= 0 && options->bos < sp_shards_vocabulary(shards)),
+               SP_BAD_ARGUMENT, "bos packing: BOS is %" PRId32 ", which the vocabulary of %" PRId64 " does not have",
                options->bos, sp_shards_vocabulary(shards));
     return SP_OK;
 }
@@ -77,9 +72,8 @@ sp_status sp_loader_new(sp_loader **out, const sp_shards *shards, const sp_loade
     SP_TRY(check_options(shards, options));
     int64_t B = options->B, T = options->T, needed = options->packing == SP_PACKING_BOS ? T : T + 1;
     int64_t n_tokens = sp_shards_n_tokens(shards);
-    SP_REQUIRE(n_tokens >= needed, SP_BAD_FILE,
-               "%s: %" PRId64 " tokens: too short for one sequence of %" PRId64, sp_shards_name(shards),
-               n_tokens, T);
+    SP_REQUIRE(n_tokens >= needed, SP_BAD_FILE, "%s: %" PRId64 " tokens: too short for one sequence of %" PRId64,
+               sp_shards_name(shards), n_tokens, T);
     sp_loader *loader = calloc(1, sizeof *loader);
     SP_REQUIRE(loader, SP_OUT_OF_MEMORY, "loader: no memory");
     sp_status status = SP_OK;
@@ -153,8 +147,7 @@ static sp_status fill_row(sp_loader *loader, int64_t b, int64_t sequence) {
 static int64_t sequence_at(const sp_loader *loader, int64_t g) {
     int64_t n = loader->n_sequences;
     if (loader->options.in_order) return g;
-    return (int64_t)sp_random_permuted(loader->options.seed, (uint64_t)(g / n), (uint64_t)(g % n),
-                                       (uint64_t)n);
+    return (int64_t)sp_random_permuted(loader->options.seed, (uint64_t)(g / n), (uint64_t)(g % n), (uint64_t)n);
 }
 
 sp_status sp_loader_batch(sp_loader *loader, int64_t step, sp_batch *batch) {
@@ -162,8 +155,8 @@ sp_status sp_loader_batch(sp_loader *loader, int64_t step, sp_batch *batch) {
     *batch = (sp_batch){0};
     int64_t global, first;
     bool fits = step >= 0 && sp_multiply_sizes(step, options->n_ranks, &global) &&
-                sp_add_sizes(global, options->rank, &global) &&
-                sp_multiply_sizes(global, options->B, &first) && sp_add_sizes(first, options->B, &global);
+                sp_add_sizes(global, options->rank, &global) && sp_multiply_sizes(global, options->B, &first) &&
+                sp_add_sizes(first, options->B, &global);
     SP_REQUIRE(fits, SP_BAD_ARGUMENT, "loader: step %" PRId64 " is out of range", step);
     int64_t B = options->B;
     if (options->in_order && first + B > loader->n_sequences)

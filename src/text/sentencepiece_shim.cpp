@@ -73,11 +73,11 @@ long number_after(const std::string &message, const char *mark) {
 sp_status training_failure(const std::string &message, int64_t vocabulary) {
     long largest = number_after(message, "set it to a value <= "), smallest = number_after(message, " vs ");
     if (largest > 0)
-        return sp_fail(SP_BAD_ARGUMENT, "vocabulary %" PRId64 " is too large for this text: at most %ld",
-                       vocabulary, largest);
+        return sp_fail(SP_BAD_ARGUMENT, "vocabulary %" PRId64 " is too large for this text: at most %ld", vocabulary,
+                       largest);
     if (smallest > 0)
-        return sp_fail(SP_BAD_ARGUMENT, "vocabulary %" PRId64 " is too small: this text needs at least %ld",
-                       vocabulary, smallest);
+        return sp_fail(SP_BAD_ARGUMENT, "vocabulary %" PRId64 " is too small: this text needs at least %ld", vocabulary,
+                       smallest);
     return sp_fail(SP_INTERNAL, "the tokenizer cannot be trained: %s", message.c_str());
 }
 
@@ -108,8 +108,7 @@ std::unordered_map<std::string, std::string> train_settings(const char *kind, in
 
 extern "C" {
 
-sp_status sp_sentencepiece_open(sp_sentencepiece **out, const char *model, int64_t n_bytes,
-                                const char *source) {
+sp_status sp_sentencepiece_open(sp_sentencepiece **out, const char *model, int64_t n_bytes, const char *source) {
     *out = nullptr;
     sp_sentencepiece *opened = nullptr;
     sp_status status = guarded(source, [&]() -> sp_status {
@@ -137,12 +136,10 @@ const char *sp_sentencepiece_piece(const sp_sentencepiece *model, int32_t id) {
     return model->processor.IdToPiece(id).c_str();
 }
 
-bool sp_sentencepiece_is_byte(const sp_sentencepiece *model, int32_t id) {
-    return model->processor.IsByte(id);
-}
+bool sp_sentencepiece_is_byte(const sp_sentencepiece *model, int32_t id) { return model->processor.IsByte(id); }
 
-sp_status sp_sentencepiece_encode(const sp_sentencepiece *model, const char *text, int64_t n_bytes,
-                                  int32_t **tokens, int64_t *n_tokens) {
+sp_status sp_sentencepiece_encode(const sp_sentencepiece *model, const char *text, int64_t n_bytes, int32_t **tokens,
+                                  int64_t *n_tokens) {
     *tokens = nullptr;
     return guarded("encoding", [&]() -> sp_status {
         std::vector<int> ids;
@@ -154,8 +151,8 @@ sp_status sp_sentencepiece_encode(const sp_sentencepiece *model, const char *tex
     });
 }
 
-sp_status sp_sentencepiece_decode(const sp_sentencepiece *model, const int32_t *tokens, int64_t n_tokens,
-                                  char **text, int64_t *n_bytes) {
+sp_status sp_sentencepiece_decode(const sp_sentencepiece *model, const int32_t *tokens, int64_t n_tokens, char **text,
+                                  int64_t *n_bytes) {
     *text = nullptr;
     return guarded("decoding", [&]() -> sp_status {
         std::vector<int> ids(tokens, tokens + n_tokens);
@@ -174,8 +171,8 @@ sp_status sp_sentencepiece_train(char **model, int64_t *n_bytes, const char *kin
     return guarded("training a tokenizer", [&]() -> sp_status {
         Sentences sentences(next, user);
         std::string trained;
-        auto result = sentencepiece::SentencePieceTrainer::Train(train_settings(kind, vocabulary), &sentences,
-                                                                 &trained);
+        auto result =
+            sentencepiece::SentencePieceTrainer::Train(train_settings(kind, vocabulary), &sentences, &trained);
         if (sentences.problem() != SP_OK) return sentences.problem();
         if (!result.ok()) return training_failure(result.error_message(), vocabulary);
         *model = copied<char>(trained.data(), trained.size());

@@ -26,17 +26,17 @@ const char *sp_sentencepiece_piece(const sp_sentencepiece *model, int32_t id);
 bool sp_sentencepiece_is_byte(const sp_sentencepiece *model, int32_t id);
 
 /* Caller frees *tokens and *text, which has a 0 after it. */
-SP_MUST_CHECK sp_status sp_sentencepiece_encode(const sp_sentencepiece *model, const char *text,
-                                                int64_t n_bytes, int32_t **tokens, int64_t *n_tokens);
-SP_MUST_CHECK sp_status sp_sentencepiece_decode(const sp_sentencepiece *model, const int32_t *tokens,
-                                                int64_t n_tokens, char **text, int64_t *n_bytes);
+SP_MUST_CHECK sp_status sp_sentencepiece_encode(const sp_sentencepiece *model, const char *text, int64_t n_bytes,
+                                                int32_t **tokens, int64_t *n_tokens);
+SP_MUST_CHECK sp_status sp_sentencepiece_decode(const sp_sentencepiece *model, const int32_t *tokens, int64_t n_tokens,
+                                                char **text, int64_t *n_bytes);
 
 /* Gives the next sentence, valid until the next call; *text = NULL at the end. */
 typedef sp_status (*sp_sentence_function)(void *user, const char **text, int64_t *n_bytes);
 
 /* Trains on the sentences; caller frees the model's bytes. */
-SP_MUST_CHECK sp_status sp_sentencepiece_train(char **model, int64_t *n_bytes, const char *kind,
-                                               int64_t vocabulary, sp_sentence_function next, void *user);
+SP_MUST_CHECK sp_status sp_sentencepiece_train(char **model, int64_t *n_bytes, const char *kind, int64_t vocabulary,
+                                               sp_sentence_function next, void *user);
 
 #ifdef __cplusplus
 }

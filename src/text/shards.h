@@ -35,6 +35,8 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are mapped as t
 SP_MUST_CHECK sp_status sp_shard_path(char path[SP_SHARD_PATH_BYTES], const char *folder, const char *split,
                                       int64_t index);
 uint64_t sp_shard_header_hash(const sp_shard_header *header);
+/* A split of one file that lies in memory, at a multiple of 8; `data` must outlive it.  `name` is for messages. */
+SP_MUST_CHECK sp_status sp_shards_parse(sp_shards **out, const void *data, int64_t n_bytes, const char *name);
 /* "folder/split", for messages.  Borrowed. */
 const char *sp_shards_name(const sp_shards *shards);
 

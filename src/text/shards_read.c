@@ -27,13 +27,12 @@ struct sp_shards {
     shard *items;
     int64_t n, capacity;
     int64_t n_tokens, n_documents, text_bytes;
+    bool borrows; /* the maps are memory of the caller */
 };
 
-/* ---- the format
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the format ---- */
 
-sp_status sp_shard_path(char path[SP_SHARD_PATH_BYTES], const char *folder, const char *split,
-                        int64_t index) {
+sp_status sp_shard_path(char path[SP_SHARD_PATH_BYTES], const char *folder, const char *split, int64_t index) {
     char name[64];
     snprintf(name, sizeof name, "%s-%05" PRId64 ".tokens", split, index);
     return sp_path_join(path, SP_SHARD_PATH_BYTES, folder, name);
@@ -43,12 +42,11 @@ uint64_t sp_shard_header_hash(const sp_shard_header *header) {
     return sp_hash_bytes(0, header, offsetof(sp_shard_header, hash));
 }
 
-/* ---- checks of one file
- * ---------------------------------------------------------------------------------------- */
+/* ---- checks of one file ---- */
 
 static sp_status check_header(const sp_shard_header *header, const char *path) {
-    SP_REQUIRE(memcmp(header->magic, SP_SHARD_MAGIC, sizeof header->magic) == 0, SP_BAD_FILE,
-               "%s: not a token shard", path);
+    SP_REQUIRE(memcmp(header->magic, SP_SHARD_MAGIC, sizeof header->magic) == 0, SP_BAD_FILE, "%s: not a token shard",
+               path);
     SP_REQUIRE(header->version <= SP_SHARD_VERSION, SP_VERSION,
                "%s: token shard version %" PRIu32 " is newer than this program, which reads up to %d", path,
                header->version, SP_SHARD_VERSION);
@@ -56,8 +54,7 @@ static sp_status check_header(const sp_shard_header *header, const char *path) {
                "%s: its header is damaged", path);
     bool sound = header->vocabulary > 0 && header->vocabulary <= INT32_MAX &&
                  header->token_bytes == (header->vocabulary <= 65536 ? 2 : 4) && header->n_tokens > 0 &&
-                 header->n_documents >= 0 && header->n_documents <= header->n_tokens &&
-                 header->text_bytes >= 0;
+                 header->n_documents >= 0 && header->n_documents <= header->n_tokens && header->text_bytes >= 0;
     SP_REQUIRE(sound, SP_BAD_FILE, "%s: its header contradicts itself", path);
     return SP_OK;
 }
@@ -72,8 +69,8 @@ static sp_status check_size(const shard *item, const char *path, int64_t *docume
         *documents_at -= *documents_at % 8;
         size = *documents_at + documents;
     }
-    SP_REQUIRE(fits && size >= item->map.n_bytes, SP_BAD_FILE,
-               "%s: %" PRId64 " bytes long, more than its header says", path, item->map.n_bytes);
+    SP_REQUIRE(fits && size >= item->map.n_bytes, SP_BAD_FILE, "%s: %" PRId64 " bytes long, more than its header says",
+               path, item->map.n_bytes);
     SP_REQUIRE(size == item->map.n_bytes, SP_BAD_FILE, "%s: cut short: %" PRId64 " bytes of %" PRId64, path,
                item->map.n_bytes, size);
     return SP_OK;
@@ -84,15 +81,14 @@ static sp_status check_documents(const shard *item, const char *path) {
     for (int64_t i = 0; i < item->header.n_documents; i++) {
         int64_t start = item->documents[i];
         SP_REQUIRE(start > before && start < item->header.n_tokens, SP_BAD_FILE,
-                   "%s: document %" PRId64 " starts at token %" PRId64 ": its table is damaged", path, i,
-                   start);
+                   "%s: document %" PRId64 " starts at token %" PRId64 ": its table is damaged", path, i, start);
         before = start;
     }
     return SP_OK;
 }
 
-static sp_status open_shard(shard *item, const char *path) {
-    SP_TRY(sp_file_map_open(&item->map, path));
+/* Of a shard whose map is set. */
+static sp_status parse_shard(shard *item, const char *path) {
     SP_REQUIRE(item->map.n_bytes >= (int64_t)sizeof item->header, SP_BAD_FILE,
                "%s: cut short: %" PRId64 " bytes, less than a header", path, item->map.n_bytes);
     memcpy(&item->header, item->map.data, sizeof item->header);
@@ -104,8 +100,12 @@ static sp_status open_shard(shard *item, const char *path) {
     return check_documents(item, path);
 }
 
-/* ---- the set
- * --------------------------------------------------------------------------------------------------- */
+static sp_status open_shard(shard *item, const char *path) {
+    SP_TRY(sp_file_map_open(&item->map, path));
+    return parse_shard(item, path);
+}
+
+/* ---- the set ---- */
 
 static sp_status check_neighbours(const sp_shards *shards, const shard *item, const char *path) {
     const sp_shard_header *first = &shards->items[0].header, *header = &item->header;
@@ -118,7 +118,7 @@ static sp_status check_neighbours(const sp_shards *shards, const shard *item, co
     return SP_OK;
 }
 
-static sp_status add_shard(sp_shards *shards, const char *path) {
+static sp_status add_item(sp_shards *shards, const char *path) {
     if (shards->n == shards->capacity) {
         int64_t capacity = shards->capacity ? 2 * shards->capacity : 4;
         shard *items = realloc(shards->items, (size_t)capacity * sizeof *items);
@@ -126,9 +126,13 @@ static sp_status add_shard(sp_shards *shards, const char *path) {
         shards->items = items;
         shards->capacity = capacity;
     }
-    shard *item = &shards->items[shards->n++];
-    *item = (shard){.first_token = shards->n_tokens, .first_document = shards->n_documents};
-    SP_TRY(open_shard(item, path));
+    shards->items[shards->n++] = (shard){.first_token = shards->n_tokens, .first_document = shards->n_documents};
+    return SP_OK;
+}
+
+/* The last item, parsed, becomes part of the run. */
+static sp_status join_run(sp_shards *shards, const char *path) {
+    const shard *item = &shards->items[shards->n - 1];
     SP_TRY(check_neighbours(shards, item, path));
     bool fits = sp_add_sizes(shards->n_tokens, item->header.n_tokens, &shards->n_tokens) &&
                 sp_add_sizes(shards->text_bytes, item->header.text_bytes, &shards->text_bytes);
@@ -143,7 +147,9 @@ static sp_status open_split(sp_shards *shards, const char *folder, const char *s
         SP_TRY(sp_shard_path(path, folder, split, shards->n));
         SP_REQUIRE(sp_file_exists(path), SP_IO, "%s: there is no such file%s", path,
                    shards->n ? ", but the shard before it is not the last" : "");
-        SP_TRY(add_shard(shards, path));
+        SP_TRY(add_item(shards, path));
+        SP_TRY(open_shard(&shards->items[shards->n - 1], path));
+        SP_TRY(join_run(shards, path));
     } while (!shards->items[shards->n - 1].header.is_last);
     return SP_OK;
 }
@@ -157,8 +163,7 @@ static sp_status check_other_split(const sp_shards *shards, const char *folder, 
     shard other = {0};
     sp_status status = open_shard(&other, path);
     if (status == SP_OK && other.header.set != shards->items[0].header.set)
-        status = sp_fail(SP_BAD_FILE, "%s: of another set than the %s shards: write the shards again", path,
-                         split);
+        status = sp_fail(SP_BAD_FILE, "%s: of another set than the %s shards: write the shards again", path, split);
     sp_file_map_close(&other.map);
     return status;
 }
@@ -178,8 +183,8 @@ static sp_status check_tokenizer(const sp_shards *shards, const char *folder) {
 
 sp_status sp_shards_open(sp_shards **out, const char *folder, const char *split) {
     *out = NULL;
-    SP_REQUIRE(folder && split && (strcmp(split, "train") == 0 || strcmp(split, "validation") == 0),
-               SP_BAD_ARGUMENT, "split %s: train and validation are known", split ? split : "(null)");
+    SP_REQUIRE(folder && split && (strcmp(split, "train") == 0 || strcmp(split, "validation") == 0), SP_BAD_ARGUMENT,
+               "split %s: train and validation are known", split ? split : "(null)");
     sp_shards *shards = calloc(1, sizeof *shards);
     SP_REQUIRE(shards, SP_OUT_OF_MEMORY, "%s: no memory to read it", folder);
     sp_status status = SP_OK;
@@ -194,15 +199,32 @@ done:
     return status;
 }
 
+sp_status sp_shards_parse(sp_shards **out, const void *data, int64_t n_bytes, const char *name) {
+    *out = NULL;
+    sp_shards *shards = calloc(1, sizeof *shards);
+    SP_REQUIRE(shards, SP_OUT_OF_MEMORY, "%s: no memory to read it", name);
+    sp_status status = SP_OK;
+    snprintf(shards->name, sizeof shards->name, "%s", name);
+    shards->borrows = true;
+    SP_TRY_OR_DONE(add_item(shards, name));
+    shards->items->map = (sp_file_map){data, n_bytes};
+    SP_TRY_OR_DONE(parse_shard(shards->items, name));
+    SP_TRY_OR_DONE(join_run(shards, name));
+    *out = shards;
+    shards = NULL;
+done:
+    sp_shards_close(shards);
+    return status;
+}
+
 void sp_shards_close(sp_shards *shards) {
     if (!shards) return;
-    for (int64_t i = 0; i < shards->n; i++) sp_file_map_close(&shards->items[i].map);
+    for (int64_t i = 0; i < shards->n && !shards->borrows; i++) sp_file_map_close(&shards->items[i].map);
     free(shards->items);
     free(shards);
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 const char *sp_shards_name(const sp_shards *shards) { return shards->name; }
 
@@ -248,9 +270,8 @@ static uint32_t copy_tokens(const shard *item, int64_t first, int64_t n, int32_t
 }
 
 sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n, int32_t *tokens) {
-    SP_REQUIRE(first >= 0 && n >= 0 && first <= shards->n_tokens && n <= shards->n_tokens - first,
-               SP_BAD_ARGUMENT, "tokens %" PRId64 " to %" PRId64 ": there are %" PRId64, first, first + n,
-               shards->n_tokens);
+    SP_REQUIRE(first >= 0 && n >= 0 && first <= shards->n_tokens && n <= shards->n_tokens - first, SP_BAD_ARGUMENT,
+               "tokens %" PRId64 " to %" PRId64 ": there are %" PRId64, first, first + n, shards->n_tokens);
     for (int64_t i = 0; n > 0; i++) {
         const shard *item = &shards->items[i];
         int64_t skip = first - item->first_token;
@@ -258,8 +279,8 @@ sp_status sp_shards_read(const sp_shards *shards, int64_t first, int64_t n, int3
         int64_t here = item->header.n_tokens - skip < n ? item->header.n_tokens - skip : n;
         uint32_t largest = copy_tokens(item, skip, here, tokens);
         SP_REQUIRE(largest < item->header.vocabulary, SP_BAD_FILE,
-                   "%s: file %" PRId64 " holds token %" PRIu32 ", beyond its vocabulary of %" PRId64,
-                   shards->name, i, largest, item->header.vocabulary);
+                   "%s: file %" PRId64 " holds token %" PRIu32 ", beyond its vocabulary of %" PRId64, shards->name, i,
+                   largest, item->header.vocabulary);
         first += here;
         tokens += here;
         n -= here;

@@ -64,12 +64,12 @@ sp_shards_write_options sp_shards_write_options_default(void) {
 }
 
 static sp_status check_options(const sp_shards_write_options *options) {
-    SP_REQUIRE(options->struct_bytes == sizeof *options, SP_BAD_ARGUMENT,
-               "shard options: struct_bytes is %zu, not %zu", options->struct_bytes, sizeof *options);
+    SP_REQUIRE(options->struct_bytes == sizeof *options, SP_BAD_ARGUMENT, "shard options: struct_bytes is %zu, not %zu",
+               options->struct_bytes, sizeof *options);
     SP_REQUIRE(options->validation_fraction >= 0 && options->validation_fraction < 1, SP_BAD_ARGUMENT,
                "validation fraction %g: at least 0 and below 1 is possible", options->validation_fraction);
-    SP_REQUIRE(options->document_bytes_max >= 0, SP_BAD_ARGUMENT,
-               "document_bytes_max %" PRId64 " is negative", options->document_bytes_max);
+    SP_REQUIRE(options->document_bytes_max >= 0, SP_BAD_ARGUMENT, "document_bytes_max %" PRId64 " is negative",
+               options->document_bytes_max);
     SP_REQUIRE(options->shard_tokens_max > 0, SP_BAD_ARGUMENT, "shard_tokens_max %" PRId64 " is not positive",
                options->shard_tokens_max);
     return SP_OK;
@@ -85,15 +85,13 @@ static void *resized(void *memory, int64_t *capacity, int64_t n, int64_t item_by
     return moved;
 }
 
-/* ---- one file
- * -------------------------------------------------------------------------------------------------- */
+/* ---- one file ---- */
 
 static sp_status begin_shard(shard_writer *writer) {
     char path[SP_SHARD_PATH_BYTES];
     int64_t index = writer->n_shards[writer->split]++;
-    SP_REQUIRE(index < SP_SHARD_FILES_MAX, SP_BAD_ARGUMENT,
-               "shard_tokens_max %" PRId64 " makes more than %d files", writer->options->shard_tokens_max,
-               SP_SHARD_FILES_MAX);
+    SP_REQUIRE(index < SP_SHARD_FILES_MAX, SP_BAD_ARGUMENT, "shard_tokens_max %" PRId64 " makes more than %d files",
+               writer->options->shard_tokens_max, SP_SHARD_FILES_MAX);
     SP_TRY(sp_shard_path(path, writer->staging, split_names[writer->split], index));
     SP_TRY(sp_file_writer_open(&writer->file, path));
     int64_t vocabulary = sp_tokenizer_vocabulary(writer->tokenizer);
@@ -106,8 +104,7 @@ static sp_status begin_shard(shard_writer *writer) {
         .tokenizer = sp_tokenizer_hash(writer->tokenizer),
     };
     memcpy(writer->header.magic, SP_SHARD_MAGIC, sizeof writer->header.magic);
-    return sp_file_writer_add(&writer->file, &writer->header,
-                              sizeof writer->header); /* written again at the end */
+    return sp_file_writer_add(&writer->file, &writer->header, sizeof writer->header); /* written again at the end */
 }
 
 static sp_status finish_shard(shard_writer *writer, bool is_last) {
@@ -119,8 +116,7 @@ static sp_status finish_shard(shard_writer *writer, bool is_last) {
     SP_TRY(sp_file_writer_add(&writer->file, writer->documents, header->n_documents * 8));
     header->is_last = is_last;
     header->hash = sp_shard_header_hash(header);
-    SP_REQUIRE(fseeko(writer->file.file, 0, SEEK_SET) == 0, SP_IO, "%s: %s", writer->file.path,
-               strerror(errno));
+    SP_REQUIRE(fseeko(writer->file.file, 0, SEEK_SET) == 0, SP_IO, "%s: %s", writer->file.path, strerror(errno));
     SP_TRY(sp_file_writer_add(&writer->file, header, sizeof *header));
     return sp_file_writer_finish(&writer->file);
 }
@@ -155,8 +151,7 @@ static sp_status add_tokens(shard_writer *writer, const int32_t *tokens, int64_t
     return SP_OK;
 }
 
-/* ---- the batch
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the batch ---- */
 
 /* The first token of a document goes to a file; the document's start is then one before the file's end. */
 static sp_status add_document_start(shard_writer *writer) {
@@ -186,8 +181,8 @@ static sp_status add_encoding(shard_writer *writer, const pending *piece, const 
 
 static sp_status report(const shard_writer *writer) {
     const sp_shards_write_options *options = writer->options;
-    int cancel = options->progress ? options->progress(options->progress_user, "encoding",
-                                                       writer->n_bytes_read, writer->facts.n_bytes)
+    int cancel = options->progress ? options->progress(options->progress_user, "encoding", writer->n_bytes_read,
+                                                       writer->facts.n_bytes)
                                    : 0;
     SP_REQUIRE(!cancel, SP_CANCELLED, "writing shards: cancelled");
     return SP_OK;
@@ -222,15 +217,13 @@ static sp_status add_piece(shard_writer *writer, const sp_corpus_piece *piece) {
     SP_REQUIRE(text && pieces, SP_OUT_OF_MEMORY, "writing shards: no memory for %" PRId64 " bytes of text",
                writer->text_bytes + piece->n_bytes);
     memcpy(writer->text + writer->text_bytes, piece->text, (size_t)piece->n_bytes);
-    writer->pieces[writer->n_pieces++] =
-        (pending){writer->text_bytes, piece->n_bytes, piece->starts, piece->ends};
+    writer->pieces[writer->n_pieces++] = (pending){writer->text_bytes, piece->n_bytes, piece->starts, piece->ends};
     writer->text_bytes += piece->n_bytes;
     writer->n_bytes_read += piece->n_bytes;
     return writer->text_bytes >= BATCH_BYTES ? flush_batch(writer) : SP_OK;
 }
 
-/* ---- the split
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the split ---- */
 
 static sp_status choose_cut(shard_writer *writer) {
     const sp_corpus_facts *facts = &writer->facts;
@@ -275,8 +268,7 @@ static sp_status place_piece(shard_writer *writer, sp_corpus_piece piece) {
     return add_piece(writer, &after);
 }
 
-/* ---- the whole set
- * --------------------------------------------------------------------------------------------- */
+/* ---- the whole set ---- */
 
 static sp_status encode_corpus(shard_writer *writer, const char *const *paths, int64_t n_paths,
                                const sp_corpus_options *reading) {
@@ -336,8 +328,8 @@ static sp_status write_set(shard_writer *writer, const char *const *paths, int64
     return sp_folder_sync(writer->folder);
 }
 
-sp_status sp_shards_write(const char *folder, const sp_tokenizer *tokenizer, const char *const *paths,
-                          int64_t n_paths, const sp_shards_write_options *options) {
+sp_status sp_shards_write(const char *folder, const sp_tokenizer *tokenizer, const char *const *paths, int64_t n_paths,
+                          const sp_shards_write_options *options) {
     sp_shards_write_options defaults = sp_shards_write_options_default();
     if (!options) options = &defaults;
     SP_REQUIRE(folder && tokenizer, SP_BAD_ARGUMENT, "writing shards: no folder or no tokenizer");

@@ -52,8 +52,7 @@ struct codec {
     void (*end)(sp_stream *stream);
 };
 
-/* ---- the codecs
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the codecs ---- */
 
 static sp_status begin_plain(sp_stream *stream) {
     (void)stream;
@@ -142,8 +141,7 @@ static const codec codecs[] = {
 };
 enum { N_CODECS = sizeof codecs / sizeof *codecs };
 
-/* ---- standard input
- * -------------------------------------------------------------------------------------------- */
+/* ---- standard input ---- */
 
 /* Standard input belongs to the process, and so does its copy. */
 static once_flag input_once = ONCE_FLAG_INIT;
@@ -193,15 +191,14 @@ static void keep_input(void) {
     if (descriptor >= 0) close(descriptor);
 }
 
-/* ---- the stream
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the stream ---- */
 
 static sp_status fill_input(sp_stream *stream) {
     stream->at = 0;
     stream->end = 0;
     while (stream->end < INPUT_BYTES && !stream->ended) {
-        ssize_t n = pread(stream->descriptor, stream->input + stream->end,
-                          (size_t)(INPUT_BYTES - stream->end), stream->position);
+        ssize_t n = pread(stream->descriptor, stream->input + stream->end, (size_t)(INPUT_BYTES - stream->end),
+                          stream->position);
         if (n < 0 && errno == EINTR) continue;
         SP_REQUIRE(n >= 0, SP_IO, "%s: %s", stream->name, strerror(errno));
         stream->ended = n == 0;
@@ -224,8 +221,7 @@ static sp_status open_descriptor(sp_stream *stream, const char *path) {
     stream->owns_descriptor = true;
     struct stat facts;
     SP_REQUIRE(fstat(stream->descriptor, &facts) == 0, SP_IO, "%s: %s", path, strerror(errno));
-    SP_REQUIRE(S_ISREG(facts.st_mode), SP_IO, "%s: not a regular file (for a pipe, use - and standard input)",
-               path);
+    SP_REQUIRE(S_ISREG(facts.st_mode), SP_IO, "%s: not a regular file (for a pipe, use - and standard input)", path);
     return SP_OK;
 }
 
@@ -272,8 +268,8 @@ sp_status sp_stream_read(sp_stream *stream, void *buffer, int64_t capacity, int6
         if (left == 0 && !stream->frame_open) return SP_OK;
         SP_TRY(stream->codec->decode(stream, buffer, capacity, n_bytes));
         bool stuck = *n_bytes == 0 && stream->end - stream->at == left && stream->ended;
-        SP_REQUIRE(!stuck || !stream->frame_open, SP_BAD_FILE, "%s: cut short: its %s data does not end",
-                   stream->name, stream->codec->name);
+        SP_REQUIRE(!stuck || !stream->frame_open, SP_BAD_FILE, "%s: cut short: its %s data does not end", stream->name,
+                   stream->codec->name);
     }
     return SP_OK;
 }

@@ -28,8 +28,7 @@ struct sp_tokenizer {
     int64_t n_dummy; /* tokens of the dummy space before a newline that begins a text */
 };
 
-/* ---- opening
- * --------------------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 static bool is_newline(const sp_tokenizer *tokenizer, int32_t id) {
     return sp_sentencepiece_is_byte(tokenizer->model, id) &&
@@ -51,15 +50,13 @@ static sp_status find_cuts(sp_tokenizer *tokenizer) {
     sp_status status = SP_OK;
     const sp_sentencepiece *model = tokenizer->model;
     SP_TRY_OR_DONE(sp_sentencepiece_encode(model, "\n", 1, &lone, &n_lone));
-    if (n_lone == 0 || !is_newline(tokenizer, lone[n_lone - 1]) || some_piece_holds_newline(tokenizer))
-        goto done;
+    if (n_lone == 0 || !is_newline(tokenizer, lone[n_lone - 1]) || some_piece_holds_newline(tokenizer)) goto done;
     tokenizer->n_dummy = n_lone - 1;
     SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe, sizeof probe - 1, &whole, &n_whole));
     SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe, N_HEAD, &head, &n_head));
     SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe + N_HEAD, sizeof probe - 1 - N_HEAD, &tail, &n_tail));
     int64_t n_rest = n_tail - tokenizer->n_dummy;
-    tokenizer->cuts = n_head + n_rest == n_whole &&
-                      memcmp(whole, head, (size_t)n_head * sizeof *whole) == 0 &&
+    tokenizer->cuts = n_head + n_rest == n_whole && memcmp(whole, head, (size_t)n_head * sizeof *whole) == 0 &&
                       memcmp(whole + n_head, tail + tokenizer->n_dummy, (size_t)n_rest * sizeof *whole) == 0;
 done:
     free(lone);
@@ -74,9 +71,8 @@ static sp_status load(sp_tokenizer *tokenizer) {
     int64_t n_bytes;
     SP_TRY(sp_file_read(tokenizer->path, &bytes, &n_bytes));
     tokenizer->hash = sp_hash_bytes(0, bytes, n_bytes);
-    sp_status status = n_bytes == 0
-                           ? sp_fail(SP_BAD_FILE, "%s: the file is empty", tokenizer->path)
-                           : sp_sentencepiece_open(&tokenizer->model, bytes, n_bytes, tokenizer->path);
+    sp_status status = n_bytes == 0 ? sp_fail(SP_BAD_FILE, "%s: the file is empty", tokenizer->path)
+                                    : sp_sentencepiece_open(&tokenizer->model, bytes, n_bytes, tokenizer->path);
     free(bytes);
     SP_TRY(status);
     tokenizer->vocabulary = sp_sentencepiece_vocabulary(tokenizer->model);
@@ -110,8 +106,7 @@ void sp_tokenizer_free(sp_tokenizer *tokenizer) {
     free(tokenizer);
 }
 
-/* ---- facts
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- facts ---- */
 
 const char *sp_tokenizer_path(const sp_tokenizer *tokenizer) { return tokenizer->path; }
 
@@ -129,8 +124,7 @@ bool sp_tokenizer_cuts_at_newlines(const sp_tokenizer *tokenizer) { return token
 
 uint64_t sp_tokenizer_hash(const sp_tokenizer *tokenizer) { return tokenizer->hash; }
 
-/* ---- encoding
- * -------------------------------------------------------------------------------------------------- */
+/* ---- encoding ---- */
 
 /* A chunk is an encoding of its own; `owner` is the item it is part of. */
 typedef struct chunks {
@@ -161,8 +155,7 @@ static int64_t first_chunk(const sp_tokenizer *tokenizer, const char *text, int6
     return newline ? newline - text : n_bytes;
 }
 
-static sp_status cut_item(const sp_tokenizer *tokenizer, const sp_encoding *item, int64_t owner,
-                          chunks *list) {
+static sp_status cut_item(const sp_tokenizer *tokenizer, const sp_encoding *item, int64_t owner, chunks *list) {
     for (int64_t at = 0; at < item->n_bytes;) {
         int64_t n = first_chunk(tokenizer, item->text + at, item->n_bytes - at);
         sp_encoding chunk = {.text = item->text + at, .n_bytes = n, .continues = at > 0 || item->continues};
@@ -178,24 +171,22 @@ static sp_status encode_chunks(const sp_tokenizer *tokenizer, chunks *list) {
 #pragma omp parallel for schedule(dynamic, 16) if (list->n > 16)
     for (int64_t i = 0; i < list->n; i++) {
         sp_encoding *chunk = &list->items[i];
-        if (sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens,
-                                    &chunk->n_tokens) != SP_OK) {
+        if (sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens, &chunk->n_tokens) !=
+            SP_OK) {
 #pragma omp atomic write
             failed = i;
         }
     }
     if (failed < 0) return SP_OK;
     sp_encoding *chunk = &list->items[failed];
-    return sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens,
-                                   &chunk->n_tokens);
+    return sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens, &chunk->n_tokens);
 }
 
 static sp_status join_chunks(const sp_tokenizer *tokenizer, const chunks *list, sp_encoding *items) {
     for (int64_t i = 0, next; i < list->n; i = next) {
         sp_encoding *item = &items[list->owners[i]];
         int64_t n = 0;
-        for (next = i; next < list->n && list->owners[next] == list->owners[i]; next++)
-            n += list->items[next].n_tokens;
+        for (next = i; next < list->n && list->owners[next] == list->owners[i]; next++) n += list->items[next].n_tokens;
         item->tokens = malloc((size_t)(n + 1) * sizeof *item->tokens);
         SP_REQUIRE(item->tokens, SP_OUT_OF_MEMORY, "encoding: no memory for %" PRId64 " tokens", n);
         for (int64_t k = i; k < next; k++) {
@@ -226,8 +217,8 @@ done:
     return status;
 }
 
-sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes,
-                              int32_t **tokens, int64_t *n_tokens) {
+sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes, int32_t **tokens,
+                              int64_t *n_tokens) {
     *tokens = NULL;
     *n_tokens = 0;
     SP_REQUIRE(tokenizer && n_bytes >= 0 && (text || n_bytes == 0), SP_BAD_ARGUMENT,
@@ -245,8 +236,8 @@ sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, i
     return SP_OK;
 }
 
-sp_status sp_tokenizer_decode(const sp_tokenizer *tokenizer, const int32_t *tokens, int64_t n_tokens,
-                              char **text, int64_t *n_bytes) {
+sp_status sp_tokenizer_decode(const sp_tokenizer *tokenizer, const int32_t *tokens, int64_t n_tokens, char **text,
+                              int64_t *n_bytes) {
     *text = NULL;
     *n_bytes = 0;
     SP_REQUIRE(tokenizer && n_tokens >= 0 && (tokens || n_tokens == 0), SP_BAD_ARGUMENT,

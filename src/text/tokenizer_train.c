@@ -74,17 +74,14 @@ static sp_status next_line(void *user, const char **text, int64_t *n_bytes) {
 
 static sp_status check_options(const sp_tokenizer_train_options *options) {
     SP_REQUIRE(options->struct_bytes == sizeof *options, SP_BAD_ARGUMENT,
-               "tokenizer training options: struct_bytes is %zu, not %zu", options->struct_bytes,
-               sizeof *options);
+               "tokenizer training options: struct_bytes is %zu, not %zu", options->struct_bytes, sizeof *options);
     bool known = false;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) known |= strcmp(options->kind, kinds[i]) == 0;
     SP_REQUIRE(known, SP_BAD_ARGUMENT, "tokenizer kind %s: bpe and unigram are known", options->kind);
     SP_REQUIRE(options->vocabulary > 259 && options->vocabulary <= 1 << 24, SP_BAD_ARGUMENT,
-               "vocabulary %" PRId64
-               ": 260 to 16777216 is possible (3 special and 256 byte pieces are part of it)",
+               "vocabulary %" PRId64 ": 260 to 16777216 is possible (3 special and 256 byte pieces are part of it)",
                options->vocabulary);
-    SP_REQUIRE(options->n_bytes_max >= 0, SP_BAD_ARGUMENT, "n_bytes_max %" PRId64 " is negative",
-               options->n_bytes_max);
+    SP_REQUIRE(options->n_bytes_max >= 0, SP_BAD_ARGUMENT, "n_bytes_max %" PRId64 " is negative", options->n_bytes_max);
     return SP_OK;
 }
 
@@ -100,8 +97,7 @@ sp_status sp_tokenizer_train(const char *out_path, const char *const *paths, int
     SP_TRY(sp_corpus_open(&source.corpus, paths, n_paths, &reading));
     char *model;
     int64_t n_bytes;
-    sp_status status =
-        sp_sentencepiece_train(&model, &n_bytes, options->kind, options->vocabulary, next_line, &source);
+    sp_status status = sp_sentencepiece_train(&model, &n_bytes, options->kind, options->vocabulary, next_line, &source);
     sp_corpus_close(source.corpus);
     SP_TRY(status);
     status = sp_file_write(out_path, model, n_bytes);
