@@ -208,7 +208,7 @@ static json_t *split_json(const split_facts *facts) {
 }
 
 static sp_status print_json(const settings *s, const split_facts facts[2], int64_t vocabulary, double seconds) {
-    json_t *json = json_pack("{s:s, s:s, s:{s:I, s:b}, s:o, s:o, s:f}", "schema", 1, "command", "tokenize", "folder",
+    json_t *json = json_pack("{s:s, s:s, s:{s:I, s:b}, s:o, s:o, s:f}", "schema", "softpick-tokenize/1", "folder",
                              s->out, "tokenizer", "vocabulary", (json_int_t)vocabulary, "trained", s->tokenizer == NULL,
                              "train", split_json(&facts[0]), "validation",
                              facts[1].n_tokens ? split_json(&facts[1]) : json_null(), "seconds", seconds);

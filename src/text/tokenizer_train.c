@@ -77,7 +77,7 @@ static sp_status check_options(const sp_tokenizer_train_options *options) {
                "tokenizer training options: struct_bytes is %zu, not %zu", options->struct_bytes, sizeof *options);
     bool known = false;
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) known |= strcmp(options->kind, kinds[i]) == 0;
-    SP_REQUIRE(known, SP_BAD_ARGUMENT, "tokenizer kind %s: bpe and unigram are known", options->kind);
+    SP_REQUIRE(known, SP_BAD_ARGUMENT, "kind %s: bpe and unigram are known", options->kind);
     SP_REQUIRE(options->vocabulary > 259 && options->vocabulary <= 1 << 24, SP_BAD_ARGUMENT,
                "vocabulary %" PRId64 ": 260 to 16777216 is possible (3 special and 256 byte pieces are part of it)",
                options->vocabulary);
