@@ -277,7 +277,9 @@ static void print_help(FILE *stream) {
     fputs("Usage: softpick bench NAME [OPTION...]\nTimes the library on this machine.\n\n", stream);
     for (int i = 0; i < N_BENCHES; i++) fprintf(stream, "  %-10s %s\n", benches[i].name, benches[i].help);
     fputs("\nsoftpick bench NAME --help shows the options.\n\n"
-          "Example:\n  softpick bench train\n\n"
+          "Examples:\n"
+          "  softpick bench train --dtype f32 --threads 2\n"
+          "  softpick bench train --attention softmax --length 2048 --batch 1 --json\n\n"
           "Exit status: 0 done, 1 failed, 2 wrong usage.\n",
           stream);
 }
@@ -298,6 +300,9 @@ int cmd_bench(int argc, char **argv) {
         argv[1] = title;
         return benches[i].run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "softpick bench: \"%s\" is not a benchmark; see softpick bench --help\n", argv[1]);
+    fprintf(stderr,
+            argv[1][0] == '-' ? "softpick bench: unrecognized option '%s'; see softpick bench --help\n"
+                              : "softpick bench: \"%s\" is not a benchmark; see softpick bench --help\n",
+            argv[1]);
     return CLI_USAGE;
 }

@@ -135,7 +135,7 @@ static const char documentation[] =
     "\vWith --resume, options that are not given are those of the run.  First Ctrl-C: finishes the step, saves and "
     "leaves; second: leaves at once.\n\n"
     "Examples:\n"
-    "  softpick tokenize --out shards book.txt\n"
+    "  softpick tokenize --text book.txt --out shards\n"
     "  softpick train --data shards --out run --steps 2000\n"
     "  softpick train --data shards --out twin --steps 2000 --attention softmax\n"
     "  softpick train --data shards --out run --resume\n"
@@ -232,6 +232,9 @@ static sp_status resolve(settings *s, const arguments *given) {
 /* ---- what is shown ---- */
 
 typedef struct display {
+    const settings *settings;
+    const char *out;
+    bool has_started;
     bool draws; /* one line, drawn over and over; otherwise a line now and then */
     bool is_drawn;
     double shown; /* seconds of training when the last plain line was printed */
@@ -256,9 +259,20 @@ static void format_step(char *out, int64_t out_bytes, const sp_train_step *step,
              step->tokens_per_second, left, step->skipped ? "  SKIPPED: not finite" : "");
 }
 
+/* With the first step: what is wrong with the run is then known, and stands alone. */
+static void show_start(const display *d) {
+    const settings *s = d->settings;
+    fprintf(stderr, "training %s, %s, %.1fM parameters, %s, batch %" PRId64 " x %" PRId64 " x %" PRId64 " tokens\n",
+            d->out, sp_normalizer_name(s->model.attention_function),
+            1e-6 * (double)sp_model_config_n_parameters(&s->model), sp_dtype_name(s->dtype), s->train.n_accumulate,
+            s->train.B, s->train.T);
+}
+
 static void show_step(void *user, const sp_train_step *step) {
     display *d = user;
     char line[320];
+    if (!d->has_started) show_start(d);
+    d->has_started = true;
     bool measured = !isnan(step->validation_loss);
     if (measured) d->validation_loss = step->validation_loss;
     bool last = step->n_steps > 0 && step->step == step->n_steps;
@@ -294,13 +308,6 @@ static int ask_stop(void *user) {
 static bool stderr_draws(void) {
     const char *terminal = getenv("TERM");
     return isatty(STDERR_FILENO) && terminal && strcmp(terminal, "dumb") != 0;
-}
-
-static void show_start(const settings *s, const arguments *given) {
-    fprintf(stderr, "training %s, %s, %.1fM parameters, %s, batch %" PRId64 " x %" PRId64 " x %" PRId64 " tokens\n",
-            given->out, sp_normalizer_name(s->model.attention_function),
-            1e-6 * (double)sp_model_config_n_parameters(&s->model), sp_dtype_name(s->dtype), s->train.n_accumulate,
-            s->train.B, s->train.T);
 }
 
 /* ---- the result ---- */
@@ -342,8 +349,7 @@ static sp_status train(sp_train_result *result, settings *s, const arguments *gi
     options.seed = s->train.seed;
     sp_model *model;
     SP_TRY(sp_model_new(&model, &s->model, &options));
-    show_start(s, given);
-    display d = {.draws = stderr_draws(), .validation_loss = NAN};
+    display d = {.settings = s, .out = given->out, .draws = stderr_draws(), .validation_loss = NAN};
     sp_train_callbacks callbacks = {&d, show_step, show_sample, show_checkpoint, ask_stop};
     sp_status status = sp_train(model, s->tokenizer, given->data, given->out, &s->train, &callbacks, result);
     end_drawn_line(&d);
