@@ -90,7 +90,7 @@ done
     expect 2 train --data shards --out run --resume --layers 2
     says err "num_hidden_layers: 2 contradicts the run to be resumed, which has 1"
     expect 2 train --data shards --out run --resume --attention softmax
-    says err "softmax"
+    says err "attention_function: softmax contradicts the run to be resumed, which has softpick"
     expect 0 train --data shards --out run --resume
     says out "steps            4"
     expect 0 train $tiny --out steady --schedule constant --warmup 2 --steps 4

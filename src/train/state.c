@@ -111,8 +111,11 @@ static sp_status require_config(sp_model *model, const sp_checkpoint *checkpoint
     const char *saved_text = sp_checkpoint_config(checkpoint), *key;
     SP_TRY_OR_DONE(sp_json_parse(&saved, saved_text, (int64_t)strlen(saved_text), source));
     json_t *value;
-    json_object_foreach(now, key, value)
+    json_object_foreach(now, key, value) {
+        /* The two names of the architecture follow from the attention function, which says more. */
+        if (strcmp(key, "architectures") == 0 || strcmp(key, "model_type") == 0) continue;
         SP_TRY_OR_DONE(sp_train_require_same(value, json_object_get(saved, key), key, source));
+    }
 done:
     json_decref(saved);
     json_decref(now);
