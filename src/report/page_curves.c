@@ -130,9 +130,19 @@ static void add_loss_difference(json_t *chart, const sp_results *results, int64_
     chart_add(chart, results, other, "", "line", line);
 }
 
+/* The baseline itself: zero from its first step to its last. */
+static void add_zero(json_t *chart, const sp_results *results) {
+    loss_curve curve = curve_of(&results->models[0]);
+    json_t *line = json_array();
+    add_point(line, sp_results_entry(curve.step, 0), 0);
+    add_point(line, sp_results_entry(curve.step, curve.n - 1), 0);
+    chart_add(chart, results, 0, "", "line", line);
+}
+
 static void write_loss_difference(FILE *page, const sp_results *results) {
     if (results->n_models < 2 || curve_of(&results->models[0]).n == 0) return;
     json_t *chart = chart_new("step", "difference of losses");
+    add_zero(chart, results);
     for (int64_t i = 1; i < results->n_models; i++) add_loss_difference(chart, results, i);
     write_chart(page, results, chart, "Difference of the training losses over the steps",
                 "Smoothed training loss minus that of the first model: below zero is better than the first.");

@@ -93,23 +93,29 @@ static int64_t count_heads(const json_t *layers) {
     return (int64_t)(json_array_size(layers) * json_array_size(json_array_get(layers, 0)));
 }
 
-/* Names the heads above the threshold: "; layer 3, head 5". */
-static void write_silent_heads(FILE *page, const json_t *layers, double threshold) {
-    for (size_t l = 0; l < json_array_size(layers); l++) {
-        const json_t *heads = json_array_get(layers, l);
-        for (size_t h = 0; h < json_array_size(heads); h++)
-            if (sp_results_entry(heads, (int64_t)h) > threshold) fprintf(page, "; layer %zu, head %zu", l, h);
-    }
+static bool is_silent(const json_t *heads, size_t head, double threshold) {
+    return sp_results_entry(heads, (int64_t)head) > threshold;
 }
 
 static int64_t count_silent_heads(const json_t *layers, double threshold) {
     int64_t n = 0;
     for (size_t l = 0; l < json_array_size(layers); l++) {
         const json_t *heads = json_array_get(layers, l);
-        for (size_t h = 0; h < json_array_size(heads); h++) n += sp_results_entry(heads, (int64_t)h) > threshold;
+        for (size_t h = 0; h < json_array_size(heads); h++) n += is_silent(heads, h, threshold);
     }
     return n;
 }
+
+/* "; layer 3, head 5" for each. */
+static void write_silent_heads(FILE *page, const json_t *layers, double threshold) {
+    for (size_t l = 0; l < json_array_size(layers); l++) {
+        const json_t *heads = json_array_get(layers, l);
+        for (size_t h = 0; h < json_array_size(heads); h++)
+            if (is_silent(heads, h, threshold)) fprintf(page, "; layer %zu, head %zu", l, h);
+    }
+}
+
+enum { MAX_NAMED_HEADS = 16 }; /* more are better seen in the picture */
 
 static void write_silent_line(FILE *page, const sp_results_model *model) {
     const json_t *measure = sp_results_measure(model, "silent_heads");
@@ -118,9 +124,10 @@ static void write_silent_line(FILE *page, const sp_results_model *model) {
     if (!layers || isnan(threshold)) return;
     fputs("<li>", page);
     sp_page_model_name(page, model);
-    fprintf(page, ": %lld of %lld heads are silent for more than %g%% of tokens",
-            (long long)count_silent_heads(layers, threshold), (long long)count_heads(layers), 100 * threshold);
-    write_silent_heads(page, layers, threshold);
+    int64_t n_silent = count_silent_heads(layers, threshold);
+    fprintf(page, ": %lld of %lld heads are silent for more than %g%% of tokens", (long long)n_silent,
+            (long long)count_heads(layers), 100 * threshold);
+    if (n_silent <= MAX_NAMED_HEADS) write_silent_heads(page, layers, threshold);
     fputs("</li>\n", page);
 }
 

@@ -139,39 +139,52 @@ static void write_picture(FILE *page, const json_t *tokens, const json_t *rows, 
     fputs("</g>\n</svg>\n", page);
 }
 
-static void write_map(FILE *page, const json_t *tokens, const json_t *map, int hue) {
+static void write_map(FILE *page, const sp_results_model *model, const json_t *tokens, const json_t *map) {
     const char *why = sp_results_string(map, "why");
     const json_t *rows = json_object_get(map, "weights");
-    fprintf(page, "<figure>\n<figcaption><b>layer %g, head %g</b>", sp_results_number(map, "layer"),
+    fprintf(page, "<figcaption><b>layer %g, head %g</b>", sp_results_number(map, "layer"),
             sp_results_number(map, "head"));
     if (why) {
         fputs(" ", page);
         sp_html_text(page, why);
     }
-    fputs("<br><small>", page);
+    fputs(" <small>", page);
     write_facts(page, rows);
     fputs("</small></figcaption>\n", page);
-    write_picture(page, tokens, rows, hue);
-    fputs("</figure>\n", page);
+    write_picture(page, tokens, rows, model->hue);
 }
 
 /* ---- the section ---- */
 
-static void write_model_maps(FILE *page, const sp_results_model *model) {
-    const json_t *part = sp_results_part(model->data, "maps");
-    const json_t *maps = json_object_get(part, "maps"), *tokens = json_object_get(part, "tokens");
-    fputs("<div><p class=\"legend\">", page);
+static const json_t *maps_of(const sp_results_model *model, const char *key) {
+    return json_object_get(sp_results_part(model->data, "maps"), key);
+}
+
+static void write_model_map(FILE *page, const sp_results_model *model, size_t i) {
+    const json_t *tokens = maps_of(model, "tokens"), *map = json_array_get(maps_of(model, "maps"), i);
+    fputs("<figure><p class=\"legend\">", page);
     sp_page_model_name(page, model);
     fputs("</p>\n", page);
-    if (json_array_size(maps) == 0 || json_array_size(tokens) == 0)
+    if (map && json_array_size(tokens) > 0)
+        write_map(page, model, tokens, map);
+    else
         fputs("<p class=\"note\">Not measured.</p>\n", page);
-    for (size_t i = 0; i < json_array_size(maps); i++) write_map(page, tokens, json_array_get(maps, i), model->hue);
-    fputs("</div>\n", page);
+    fputs("</figure>\n", page);
+}
+
+/* At least 1, so that models without any map are told of. */
+static size_t most_maps(const sp_results *results) {
+    size_t most = 1;
+    for (int64_t i = 0; i < results->n_models; i++) {
+        size_t n = json_array_size(maps_of(&results->models[i], "maps"));
+        if (n > most) most = n;
+    }
+    return most;
 }
 
 static void write_text(FILE *page, const sp_results *results) {
     for (int64_t i = 0; i < results->n_models; i++) {
-        const char *text = sp_results_string(sp_results_part(results->models[i].data, "maps"), "text");
+        const char *text = json_string_value(maps_of(&results->models[i], "text"));
         if (!text) continue;
         fputs("<blockquote dir=\"auto\">", page);
         sp_html_text(page, text);
@@ -181,13 +194,12 @@ static void write_text(FILE *page, const sp_results *results) {
 }
 
 static bool any_text_is_cut(const sp_results *results) {
-    for (int64_t i = 0; i < results->n_models; i++) {
-        const json_t *maps = sp_results_part(results->models[i].data, "maps");
-        if (json_array_size(json_object_get(maps, "tokens")) > MAX_TOKENS) return true;
-    }
+    for (int64_t i = 0; i < results->n_models; i++)
+        if (json_array_size(maps_of(&results->models[i], "tokens")) > MAX_TOKENS) return true;
     return false;
 }
 
+/* Maps of the same place in the models' lists stand side by side: they were chosen for the same reason. */
 void sp_page_maps(FILE *page, const sp_results *results) {
     write_text(page, results);
     fputs(
@@ -195,7 +207,10 @@ void sp_page_maps(FILE *page, const sp_results *results) {
         "weight, and a weight of exactly zero leaves its cell empty.",
         page);
     if (any_text_is_cut(results)) fprintf(page, " Only the first %d tokens are drawn.", MAX_TOKENS);
-    fputs("</p>\n<div class=\"side maps\">\n", page);
-    for (int64_t i = 0; i < results->n_models; i++) write_model_maps(page, &results->models[i]);
-    fputs("</div>\n", page);
+    fputs("</p>\n", page);
+    for (size_t i = 0; i < most_maps(results); i++) {
+        fputs("<div class=\"side maps\">\n", page);
+        for (int64_t m = 0; m < results->n_models; m++) write_model_map(page, &results->models[m], i);
+        fputs("</div>\n", page);
+    }
 }

@@ -240,7 +240,7 @@ static void write_comparison_head(FILE *page, const sp_results *results) {
 }
 
 void sp_page_comparison(FILE *page, const sp_results *results) {
-    fputs("<div class=\"wide\"><table class=\"comparison\">\n", page);
+    fprintf(page, "<div class=\"wide\"><table class=\"comparison%s\">\n", results->n_models > 2 ? " many" : "");
     write_comparison_head(page, results);
     for (int i = 0; i < N_ROWS; i++) {
         if (rows[i].label) {
