@@ -208,7 +208,7 @@ static const json_t *table_steps(const sp_results *results) {
 static void write_loss_table(FILE *page, const sp_results *results) {
     const json_t *steps = table_steps(results);
     int64_t n = (int64_t)json_array_size(steps), n_rows = n < MAX_ROWS ? n : MAX_ROWS;
-    fputs("<details><summary>Table of the losses</summary><div class=\"wide\"><table>\n", page);
+    fputs("<details><summary>Table of the losses (training: the mean around each step)</summary><div class=\"wide\"><table>\n", page);
     write_model_headings(page, results, "step", 2);
     for (int64_t i = 0; i < results->n_models; i++)
         fputs("<th scope=\"col\">training</th><th scope=\"col\">validation</th>", page);
