@@ -176,8 +176,8 @@ static inline void case_open(attention_case *c, const attention_shape *s) {
     p->lse = c->lse;
     p->sink = c->sink;
     p->row_factor = s->row_factor ? c->row_factor : NULL;
-    p->dsink = c->dsink;
-    p->drow_factor = c->drow_factor;
+    p->dsink = s->normalizer == SP_NORMALIZER_SOFTMAX_SINK ? c->dsink : NULL;
+    p->drow_factor = s->row_factor ? c->drow_factor : NULL;
     case_lists(c, s);
     case_poison(c);
 }

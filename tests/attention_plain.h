@@ -115,7 +115,7 @@ static inline void plain_head_backward(const sp_attention *p, const sp_sequence 
             plain_add(&p->dv, dv, j, w, &p->dout, b, tq, h);
             plain_add(&p->dq, dq, t, scale * ds, &p->k, b, tk, kh);
             plain_add(&p->dk, dk, j, scale * ds, &p->q, b, tq, h);
-            p->drow_factor[h] += ds * log_position * plain_dot(&p->q, b, tq, h, &p->k, tk, kh);
+            if (p->drow_factor) p->drow_factor[h] += ds * log_position * plain_dot(&p->q, b, tq, h, &p->k, tk, kh);
         }
         if (p->normalizer == SP_NORMALIZER_SOFTMAX_SINK) p->dsink[h] -= expf(p->sink[h] - log_d) * delta;
     }

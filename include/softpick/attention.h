@@ -66,8 +66,8 @@ typedef struct sp_attention {
     sp_tensor dq;   /* as q */
     sp_tensor dk;   /* as k */
     sp_tensor dv;   /* as v */
-    float *dsink;       /* (H), accumulated into; NULL when not wanted */
-    float *drow_factor; /* (H), accumulated into; NULL when not wanted */
+    float *dsink;       /* (H), accumulated into; NULL when not wanted, softmax_sink alone */
+    float *drow_factor; /* (H), accumulated into; NULL when not wanted, with row_factor alone */
 
     sp_normalizer normalizer;
     float scale;      /* 0: 1/sqrt(D) */

@@ -110,6 +110,10 @@ sp_status sp_problem_check(const sp_attention *problem, sp_attention_pass pass) 
     SP_TRY(check_shape(&problem->out, "out", q->shape[0], q->shape[1], q->shape[2], v->shape[3], "q and v"));
     if (pass == SP_ATTENTION_FORWARD) return SP_OK;
     SP_REQUIRE(problem->lse, SP_BAD_ARGUMENT, "lse is NULL, backward needs what forward stored there");
+    SP_REQUIRE(!problem->dsink || problem->normalizer == SP_NORMALIZER_SOFTMAX_SINK, SP_BAD_ARGUMENT,
+               "dsink is given, but %s has no sink", sp_normalizer_name(problem->normalizer));
+    SP_REQUIRE(!problem->drow_factor || problem->row_factor, SP_BAD_ARGUMENT,
+               "drow_factor is given, but row_factor is NULL");
     const struct {
         const sp_tensor *tensor, *like;
         const char *name, *like_name;

@@ -146,7 +146,8 @@ static void row_backward(wide_head *head, int64_t t, sp_key_range keys) {
         ds_s += ds * dot(q, k, D);
     }
     head->drow_factor += ds_s * sp_problem_scale(problem) * sp_problem_log_position(&head->sequence, t);
-    head->dsink -= exp(log_constant(problem, head->h) - log_d) * delta;
+    if (problem->normalizer == SP_NORMALIZER_SOFTMAX_SINK)
+        head->dsink -= exp(log_constant(problem, head->h) - log_d) * delta;
 }
 
 static void head_backward(wide_head *head) {
