@@ -18,7 +18,7 @@ extern const double sp_sink_thresholds[SP_SINK_THRESHOLDS]; /* 0.3, 0.2 */
 /* Sums of one head of one layer; all means are taken from them. */
 typedef struct sp_head_sums {
     int64_t n_queries;
-    int64_t n_silent;  /* queries whose weights are all exactly 0 */
+    int64_t n_silent;    /* queries whose weights are all exactly 0 */
     int64_t n_near_zero; /* queries whose output is below SP_NEAR_ZERO in all channels */
     int64_t n_pairs;     /* (query, key) that the mask lets see each other */
     int64_t n_zero;      /* pairs of weight exactly 0 */

@@ -14,8 +14,7 @@ sp_status sp_hidden_sums_open(sp_hidden_sums *sums, int64_t n_layers, int64_t C)
     SP_TRY_OR_DONE(sp_allocate((void **)&sums->moments, n * (int64_t)sizeof *sums->moments, "measures"));
     SP_TRY_OR_DONE(sp_allocate((void **)&sums->n_massive, n * (int64_t)sizeof *sums->n_massive, "measures"));
     SP_TRY_OR_DONE(sp_allocate((void **)&sums->peaks, C * (int64_t)sizeof *sums->peaks, "measures"));
-    SP_TRY_OR_DONE(
-        sp_allocate((void **)&sums->counts, SP_MEDIAN_COUNTS * (int64_t)sizeof *sums->counts, "measures"));
+    SP_TRY_OR_DONE(sp_allocate((void **)&sums->counts, SP_MEDIAN_COUNTS * (int64_t)sizeof *sums->counts, "measures"));
 done:
     if (status != SP_OK) sp_hidden_sums_close(sums);
     return status;

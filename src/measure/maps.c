@@ -29,8 +29,8 @@ typedef struct summing {
 static void sum_row(void *user, int64_t b, int64_t h, int64_t t, const float *weights, const float *scores,
                     int64_t first, int64_t end) {
     (void)b, (void)t, (void)scores;
-    const summing *summing = user;
-    head_summary *head = &summing->heads[summing->layer * summing->H + h];
+    const summing *all = user;
+    head_summary *head = &all->heads[all->layer * all->H + h];
     double mass = 0, squares = 0;
     for (int64_t j = first; j < end; j++) {
         mass += weights[j];
@@ -110,19 +110,19 @@ typedef struct drawing {
 static void draw_row(void *user, int64_t b, int64_t h, int64_t t, const float *weights, const float *scores,
                      int64_t first, int64_t end) {
     (void)b, (void)scores, (void)first, (void)end;
-    const drawing *drawing = user;
-    for (int64_t i = 0; i < drawing->n_shown; i++) {
-        const shown_head *shown = &drawing->shown[i];
-        if (shown->layer == drawing->layer && shown->head == h)
-            memcpy(shown->weights + t * drawing->T, weights, (size_t)drawing->T * sizeof *weights);
+    const drawing *maps = user;
+    for (int64_t i = 0; i < maps->n_shown; i++) {
+        const shown_head *shown = &maps->shown[i];
+        if (shown->layer == maps->layer && shown->head == h)
+            memcpy(shown->weights + t * maps->T, weights, (size_t)maps->T * sizeof *weights);
     }
 }
 
 static sp_status draw_layer(void *user, int64_t layer, const sp_attention *problem) {
-    drawing *drawing = user;
-    drawing->layer = layer;
-    for (int64_t i = 0; i < drawing->n_shown; i++)
-        if (drawing->shown[i].layer == layer) return sp_attention_rows(problem, draw_row, user);
+    drawing *maps = user;
+    maps->layer = layer;
+    for (int64_t i = 0; i < maps->n_shown; i++)
+        if (maps->shown[i].layer == layer) return sp_attention_rows(problem, draw_row, user);
     return SP_OK;
 }
 
@@ -151,13 +151,15 @@ static json_t *map_json(const shown_head *shown, int64_t T) {
 
 static sp_status format_maps(char **json, const sp_tokenizer *tokenizer, const char *text, const int32_t *tokens,
                              int64_t T, const shown_head *shown, int64_t n_shown) {
+    json_t *quoted = json_string(text); /* NULL: not UTF-8 */
+    SP_REQUIRE(quoted, SP_BAD_ARGUMENT, "the text for attention maps is not UTF-8");
     json_t *root = json_object(), *pieces = json_array(), *maps = json_array();
     for (int64_t t = 0; t < T; t++) {
         const char *piece = sp_tokenizer_piece(tokenizer, tokens[t]);
         json_array_append_new(pieces, json_string(piece ? piece : "?"));
     }
     for (int64_t i = 0; i < n_shown; i++) json_array_append_new(maps, map_json(&shown[i], T));
-    json_object_set_new(root, "text", json_string(text));
+    json_object_set_new(root, "text", quoted);
     json_object_set_new(root, "tokens", pieces);
     json_object_set_new(root, "maps", maps);
     sp_status status = sp_json_format(json, root, 1);
@@ -196,18 +198,18 @@ done:
 static sp_status select_heads(shown_head *shown, int64_t n_shown, sp_model *model, const sp_batch *batch) {
     const sp_model_config *config = sp_model_config_of(model);
     int64_t n = config->n_layers * config->n_heads, T = batch->T;
-    summing summing = {.H = config->n_heads};
+    summing all = {.H = config->n_heads};
     bool *taken = NULL;
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(sp_allocate((void **)&summing.heads, n * (int64_t)sizeof *summing.heads, "head summaries"));
+    SP_TRY_OR_DONE(sp_allocate((void **)&all.heads, n * (int64_t)sizeof *all.heads, "head summaries"));
     SP_TRY_OR_DONE(sp_allocate((void **)&taken, n * (int64_t)sizeof *taken, "head summaries"));
-    SP_TRY_OR_DONE(sp_model_observe(model, batch, &(sp_observer){.user = &summing, .attention = sum_layer}));
-    choose_heads(shown, n_shown, summing.heads, n, config->n_heads, taken);
+    SP_TRY_OR_DONE(sp_model_observe(model, batch, &(sp_observer){.user = &all, .attention = sum_layer}));
+    choose_heads(shown, n_shown, all.heads, n, config->n_heads, taken);
     for (int64_t i = 0; i < n_shown; i++)
         SP_TRY_OR_DONE(
             sp_allocate((void **)&shown[i].weights, T * T * (int64_t)sizeof *shown[i].weights, "attention map"));
 done:
-    free(summing.heads);
+    free(all.heads);
     free(taken);
     return status;
 }
@@ -229,8 +231,8 @@ sp_status sp_measure_maps(sp_model *model, const sp_tokenizer *tokenizer, const 
     batch.targets = targets;
     SP_TRY_OR_DONE(sp_allocate((void **)&shown, n_shown * (int64_t)sizeof *shown, "attention maps"));
     SP_TRY_OR_DONE(select_heads(shown, n_shown, model, &batch));
-    drawing drawing = {.shown = shown, .n_shown = n_shown, .T = batch.T};
-    SP_TRY_OR_DONE(sp_model_observe(model, &batch, &(sp_observer){.user = &drawing, .attention = draw_layer}));
+    drawing maps = {.shown = shown, .n_shown = n_shown, .T = batch.T};
+    SP_TRY_OR_DONE(sp_model_observe(model, &batch, &(sp_observer){.user = &maps, .attention = draw_layer}));
     status = format_maps(json, tokenizer, text, tokens, batch.T, shown, n_shown);
 done:
     for (int64_t i = 0; shown && i < n_shown; i++) free(shown[i].weights);

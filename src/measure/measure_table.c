@@ -11,7 +11,7 @@ typedef struct measure {
     const char *name, *unit;
     double threshold; /* NAN: none */
     const char *definition;
-    void (*finish)(const struct measure *measure, const sp_measures *measures, json_t *out);
+    void (*finish)(const struct measure *row, const sp_measures *measures, json_t *out);
     double (*head)(const sp_head_sums *sums);       /* value of one head */
     double (*head_share)(const sp_head_sums *sums); /* measures of the first token: the same by the row's share */
 } measure;
@@ -34,9 +34,7 @@ static double row_mass(const sp_head_sums *sums) { return ratio(sums->mass, sums
 static double zero_weights(const sp_head_sums *sums) { return ratio((double)sums->n_zero, sums->n_pairs); }
 static double small_weights(const sp_head_sums *sums) { return ratio((double)sums->n_small, sums->n_pairs); }
 static double silent_queries(const sp_head_sums *sums) { return ratio((double)sums->n_silent, sums->n_queries); }
-static double near_zero_outputs(const sp_head_sums *sums) {
-    return ratio((double)sums->n_near_zero, sums->n_queries);
-}
+static double near_zero_outputs(const sp_head_sums *sums) { return ratio((double)sums->n_near_zero, sums->n_queries); }
 
 /* ---- all heads ------------------------------------------------------------------------------------------------- */
 
@@ -59,29 +57,29 @@ static json_t *per_layer_head(const sp_measures *measures, double (*head)(const 
     return layers;
 }
 
-static void finish_mean(const measure *measure, const sp_measures *measures, json_t *out) {
-    json_object_set_new(out, "value", sp_json_number(mean_of_heads(measures, measures->heads, measure->head)));
-    json_object_set_new(out, "per_layer_head", per_layer_head(measures, measure->head));
+static void finish_mean(const measure *row, const sp_measures *measures, json_t *out) {
+    json_object_set_new(out, "value", sp_json_number(mean_of_heads(measures, measures->heads, row->head)));
+    json_object_set_new(out, "per_layer_head", per_layer_head(measures, row->head));
 }
 
 /* Measures of the first token depend on what stands there, and on a row's mass: the variants tell how much. */
-static void finish_first_token(const measure *measure, const sp_measures *measures, json_t *out) {
-    finish_mean(measure, measures, out);
+static void finish_first_token(const measure *row, const sp_measures *measures, json_t *out) {
+    finish_mean(row, measures, out);
     json_t *variants = json_object();
     json_object_set_new(variants, "row_normalised",
-                        sp_json_number(mean_of_heads(measures, measures->heads, measure->head_share)));
+                        sp_json_number(mean_of_heads(measures, measures->heads, row->head_share)));
     if (measures->variant)
         json_object_set_new(variants, measures->variant,
-                            sp_json_number(mean_of_heads(measures, measures->variant_heads, measure->head)));
+                            sp_json_number(mean_of_heads(measures, measures->variant_heads, row->head)));
     json_object_set_new(out, "variants", variants);
 }
 
 /* Share of heads for which a share of tokens exceeds SP_SILENT_SHARE; per head: the share of tokens. */
-static void finish_share_of_heads(const measure *measure, const sp_measures *measures, json_t *out) {
+static void finish_share_of_heads(const measure *row, const sp_measures *measures, json_t *out) {
     int64_t n = measures->L * measures->H, count = 0;
-    for (int64_t i = 0; i < n; i++) count += measure->head(&measures->heads[i]) > SP_SILENT_SHARE;
+    for (int64_t i = 0; i < n; i++) count += row->head(&measures->heads[i]) > SP_SILENT_SHARE;
     json_object_set_new(out, "value", sp_json_number(ratio((double)count, n)));
-    json_object_set_new(out, "per_layer_head", per_layer_head(measures, measure->head));
+    json_object_set_new(out, "per_layer_head", per_layer_head(measures, row->head));
 }
 
 /* ---- the residual stream --------------------------------------------------------------------------------------- */
@@ -122,23 +120,23 @@ static void finish_extreme(const sp_measures *measures, json_t *out, double (*va
     json_object_set_new(out, "variants", variants);
 }
 
-static void finish_max(const measure *measure, const sp_measures *measures, json_t *out) {
-    (void)measure;
+static void finish_max(const measure *row, const sp_measures *measures, json_t *out) {
+    (void)row;
     finish_extreme(measures, out, max_of);
 }
 
-static void finish_min(const measure *measure, const sp_measures *measures, json_t *out) {
-    (void)measure;
+static void finish_min(const measure *row, const sp_measures *measures, json_t *out) {
+    (void)row;
     finish_extreme(measures, out, min_of);
 }
 
-static void finish_kurtosis(const measure *measure, const sp_measures *measures, json_t *out) {
-    (void)measure;
+static void finish_kurtosis(const measure *row, const sp_measures *measures, json_t *out) {
+    (void)row;
     finish_blocks(measures, out, sp_moments_kurtosis);
 }
 
-static void finish_kurtosis_paper(const measure *measure, const sp_measures *measures, json_t *out) {
-    (void)measure;
+static void finish_kurtosis_paper(const measure *row, const sp_measures *measures, json_t *out) {
+    (void)row;
     sp_moments pool = pool_of_paper(measures);
     json_t *layers = json_array();
     for (int64_t i = 0; i <= measures->L; i++) {
@@ -178,8 +176,8 @@ static json_t *largest_peaks(const sp_hidden_sums *hidden) {
     return peaks;
 }
 
-static void finish_massive(const measure *measure, const sp_measures *measures, json_t *out) {
-    (void)measure;
+static void finish_massive(const measure *row, const sp_measures *measures, json_t *out) {
+    (void)row;
     int64_t count = 0;
     json_t *layers = json_array();
     for (int64_t l = 1; l <= measures->L; l++) {
@@ -201,17 +199,14 @@ static const measure measures_table[] = {
     {"sink_rate_0.2", "share", 0.2,
      "share of (sample, layer, head) whose mean attention weight on the first token, over all queries, exceeds 0.2",
      finish_first_token, sink_20, sink_share_20},
-    {"first_token_mass", "1", NAN,
-     "attention weight on the first token, mean over queries, samples, layers and heads",
+    {"first_token_mass", "1", NAN, "attention weight on the first token, mean over queries, samples, layers and heads",
      finish_first_token, first_mass, first_share},
-    {"row_mass", "1", NAN,
-     "sum of a query's attention weights, mean over queries, layers and heads (1 in softmax)",
+    {"row_mass", "1", NAN, "sum of a query's attention weights, mean over queries, layers and heads (1 in softmax)",
      finish_mean, row_mass, NULL},
     {"sparsity", "share", NAN, "share of attention weights that are exactly 0 among the keys a query may see",
      finish_mean, zero_weights, NULL},
     {"sparsity_threshold", "share", SP_SMALL_WEIGHT,
-     "share of attention weights up to 1e-5 among the keys a query may see",
-     finish_mean, small_weights, NULL},
+     "share of attention weights up to 1e-5 among the keys a query may see", finish_mean, small_weights, NULL},
     {"silent_heads", "share", SP_SILENT_SHARE,
      "share of heads whose attention weights are all exactly 0 for more than 95% of tokens "
      "(per head: the share of such tokens)",
@@ -224,8 +219,8 @@ static const measure measures_table[] = {
      "kurtosis (3 for a Gaussian) of all elements of the residual stream after every block, in one pool",
      finish_kurtosis, NULL, NULL},
     {"kurtosis_paper", "1", NAN,
-     "the same over the paper's pool: the stream into every block, and after the final norm",
-     finish_kurtosis_paper, NULL, NULL},
+     "the same over the paper's pool: the stream into every block, and after the final norm", finish_kurtosis_paper,
+     NULL, NULL},
     {"activation_max", "1", NAN, "largest element of the residual stream after every block", finish_max, NULL, NULL},
     {"activation_min", "1", NAN, "smallest element of the residual stream after every block", finish_min, NULL, NULL},
     {"massive_activations", "count", SP_MASSIVE_VALUE,
@@ -237,9 +232,7 @@ enum { N_MEASURES = sizeof measures_table / sizeof *measures_table };
 
 const char *sp_measure_name(int i) { return i >= 0 && i < N_MEASURES ? measures_table[i].name : NULL; }
 
-const char *sp_measure_definition(int i) {
-    return i >= 0 && i < N_MEASURES ? measures_table[i].definition : NULL;
-}
+const char *sp_measure_definition(int i) { return i >= 0 && i < N_MEASURES ? measures_table[i].definition : NULL; }
 
 sp_status sp_measures_finish(const sp_measures *measures, json_t **out) {
     *out = json_object();

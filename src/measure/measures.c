@@ -30,16 +30,20 @@ void sp_measures_close(sp_measures *measures) {
 static sp_status on_hidden(void *user, int64_t layer, const float *x, int64_t n_tokens, int64_t C) {
     sp_measures *measures = user;
     SP_REQUIRE(n_tokens % measures->T == 0 && C == measures->hidden.C && layer >= 0 && layer <= measures->L + 1,
-               SP_INTERNAL, "a hidden state of layer %" PRId64 " with %" PRId64 " tokens, %" PRId64 " channels does not fit samples of %" PRId64 " tokens, %" PRId64 " channels",
+               SP_INTERNAL,
+               "a hidden state of layer %" PRId64 " with %" PRId64 " tokens, %" PRId64
+               " channels does not fit samples of %" PRId64 " tokens, %" PRId64 " channels",
                layer, n_tokens, C, measures->T, measures->hidden.C);
     for (int64_t i = 0; i < n_tokens / measures->T; i++)
         sp_hidden_sums_add(&measures->hidden, layer, measures->n_samples + i, x + i * measures->T * C, measures->T);
     return SP_OK;
 }
 
-static sp_status add_attention(const sp_measures *measures, sp_head_sums *heads, int64_t layer, const sp_attention *problem) {
+static sp_status add_attention(const sp_measures *measures, sp_head_sums *heads, int64_t layer,
+                               const sp_attention *problem) {
     SP_REQUIRE(layer >= 0 && layer < measures->L && problem->q.shape[2] == measures->H, SP_INTERNAL,
-               "an attention problem of layer %" PRId64 " with %" PRId64 " heads does not fit %" PRId64 " layers of %" PRId64 " heads",
+               "an attention problem of layer %" PRId64 " with %" PRId64 " heads does not fit %" PRId64
+               " layers of %" PRId64 " heads",
                layer, problem->q.shape[2], measures->L, measures->H);
     int64_t length_min = measures->T < SP_SINK_LENGTH_MIN ? measures->T : SP_SINK_LENGTH_MIN;
     return sp_head_sums_add(heads + layer * measures->H, problem, length_min);

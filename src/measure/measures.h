@@ -14,8 +14,8 @@
 typedef struct sp_measures {
     int64_t L, H, T;
     sp_dtype dtype;
-    int64_t n_samples;      /* sequences of T tokens added so far; the caller counts */
-    sp_head_sums *heads;    /* (L,H) */
+    int64_t n_samples;   /* sequences of T tokens added so far; the caller counts */
+    sp_head_sums *heads; /* (L,H) */
     sp_hidden_sums hidden;
 
     /* The same text cut the other way (with or without BOS): attention alone. */
@@ -23,7 +23,8 @@ typedef struct sp_measures {
     sp_head_sums *variant_heads; /* (L,H) */
 } sp_measures;
 
-SP_MUST_CHECK sp_status sp_measures_open(sp_measures *measures, const sp_model_config *config, int64_t T, sp_dtype dtype);
+SP_MUST_CHECK sp_status sp_measures_open(sp_measures *measures, const sp_model_config *config, int64_t T,
+                                         sp_dtype dtype);
 void sp_measures_close(sp_measures *measures); /* a zeroed struct is fine */
 
 /* Observers that add one batch of samples of T tokens; the second adds to the variant. */
