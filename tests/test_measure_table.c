@@ -1,0 +1,192 @@
+/* The table of measures: what stands in the JSON, from observations made by hand. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/random.h"
+#include "measure/measures.h"
+
+enum { L = 2, H = 3, T = 64, C = 6, B = 2, N_SAMPLES = 4 };
+
+/* Attention of softpick with one channel: head h scores `score[h]` everywhere, so it is uniform or silent. */
+static void observe_attention(const sp_observer *observer, int64_t layer, const float score[H]) {
+    static float q[B * T * H], k[B * T * H], out[B * T * H];
+    for (int64_t i = 0; i < B * T * H; i++) {
+        q[i] = 1;
+        k[i] = score[i % H];
+        out[i] = score[i % H] > 0 ? 1 : 0;
+    }
+    sp_attention problem;
+    sp_attention_init(&problem);
+    problem.scale = 1;
+    int64_t shape[] = {B, T, H, 1};
+    problem.q = sp_tensor_view(q, SP_DTYPE_F32, 4, shape);
+    problem.k = sp_tensor_view(k, SP_DTYPE_F32, 4, shape);
+    problem.out = sp_tensor_view(out, SP_DTYPE_F32, 4, shape);
+    assert_int_equal(observer->attention(observer->user, layer, &problem), SP_OK);
+}
+
+/* Layer l holds the numbers -(l+1) and l+1 in turn, so its kurtosis is 1, and one massive activation after block 2. */
+static void observe_hidden(const sp_observer *observer, int64_t layer, bool massive) {
+    static float x[B * T * C];
+    for (int64_t i = 0; i < B * T * C; i++) x[i] = (float)(i % 2 ? layer + 1 : -(layer + 1));
+    if (massive && layer == 2) x[T * C + 3 * C + 4] = -4000; /* second sample, position 3, channel 4 */
+    assert_int_equal(observer->hidden(observer->user, layer, x, B * T, C), SP_OK);
+}
+
+static json_t *measured(bool massive, const char *variant) {
+    static const float scores[L][H] = {{1, -1, -1}, {1, 1, -1}}, other[H] = {-1, -1, -1};
+    sp_model_config config = {.n_layers = L, .n_heads = H, .width = C};
+    sp_measures measures;
+    assert_int_equal(sp_measures_open(&measures, &config, T, SP_DTYPE_BF16), SP_OK);
+    sp_observer observer = sp_measures_observer(&measures), second = sp_measures_variant_observer(&measures);
+    for (; measures.n_samples < N_SAMPLES; measures.n_samples += B) {
+        for (int64_t l = 0; l < L; l++) observe_attention(&observer, l, scores[l]);
+        for (int64_t l = 0; l < L; l++) observe_attention(&second, l, other);
+        for (int64_t l = 0; l < L + 2; l++) observe_hidden(&observer, l, massive);
+    }
+    measures.variant = variant;
+    json_t *json;
+    assert_int_equal(sp_measures_finish(&measures, &json), SP_OK);
+    sp_measures_close(&measures);
+    return json;
+}
+
+static double number(const json_t *json, const char *measure, const char *key) {
+    const json_t *value = json_object_get(json_object_get(json, measure), key);
+    if (!json_is_number(value)) fail_msg("%s.%s is not a number", measure, key);
+    return json_number_value(value);
+}
+
+static void assert_near(double value, double expected) {
+    if (!(fabs(value - expected) <= 1e-5 * (1 + fabs(expected)))) fail_msg("%.17g is not %.17g", value, expected);
+}
+
+static void every_measure_stands_with_its_conditions(void **state) {
+    (void)state;
+    json_t *json = measured(true, NULL);
+    int n = 0;
+    for (; sp_measure_name(n); n++) {
+        const json_t *entry = json_object_get(json, sp_measure_name(n));
+        assert_true(json_is_object(entry));
+        assert_true(json_is_number(json_object_get(entry, "value")));
+        assert_true(json_is_string(json_object_get(entry, "unit")));
+        assert_string_equal(json_string_value(json_object_get(entry, "definition")), sp_measure_definition(n));
+        assert_int_equal(json_integer_value(json_object_get(entry, "T")), T);
+        assert_int_equal(json_integer_value(json_object_get(entry, "n_samples")), N_SAMPLES);
+        assert_string_equal(json_string_value(json_object_get(entry, "dtype")), "bf16");
+        const json_t *threshold = json_object_get(entry, "threshold");
+        assert_true(json_is_number(threshold) || json_is_null(threshold));
+        const json_t *layers = json_object_get(entry, "per_layer"), *heads = json_object_get(entry, "per_layer_head");
+        assert_true(!layers != !heads);
+        if (heads) assert_int_equal(json_array_size(heads), L);
+        if (heads) assert_int_equal(json_array_size(json_array_get(heads, 0)), H);
+    }
+    assert_int_equal(json_object_size(json), n);
+    assert_null(sp_measure_definition(n));
+    assert_null(sp_measure_name(-1));
+    json_decref(json);
+}
+
+static void values_are_those_of_the_observations(void **state) {
+    (void)state;
+    json_t *json = measured(true, NULL);
+    double uniform = 0; /* weight on the first token of a head whose scores are all equal: 1/(t+1) */
+    for (int t = 0; t < T; t++) uniform += 1. / (t + 1) / T;
+    assert_near(number(json, "silent_heads", "value"), 3. / 6);
+    assert_near(number(json, "dead_heads", "value"), 3. / 6);
+    assert_near(number(json, "sparsity", "value"), 3. / 6);
+    assert_near(number(json, "sparsity_threshold", "value"), 3. / 6);
+    assert_near(number(json, "row_mass", "value"), 3. / 6);
+    assert_near(number(json, "sink_rate", "value"), 0);
+    assert_near(number(json, "first_token_mass", "value"), uniform / 2);
+    assert_near(number(json, "sink_rate", "threshold"), 0.3);
+    assert_near(number(json, "sink_rate_0.2", "threshold"), 0.2);
+    const json_t *silent = json_object_get(json_object_get(json, "silent_heads"), "per_layer_head");
+    static const double expected[L][H] = {{0, 1, 1}, {0, 0, 1}};
+    for (size_t l = 0; l < L; l++)
+        for (size_t h = 0; h < H; h++)
+            assert_near(json_number_value(json_array_get(json_array_get(silent, l), h)), expected[l][h]);
+    json_decref(json);
+}
+
+static void residual_stream_is_pooled_as_named(void **state) {
+    (void)state;
+    json_t *json = measured(false, NULL);
+    /* +-2 and +-3 in equal number: mean 0, m2 = (4+9)/2, m4 = (16+81)/2 */
+    assert_near(number(json, "kurtosis", "value"), 48.5 / (6.5 * 6.5));
+    /* embedding +-1, block 1 +-2, final norm +-4: not block 2 */
+    assert_near(number(json, "kurtosis_paper", "value"), (1 + 16 + 256) / 3. / (21 / 3. * 21 / 3.));
+    assert_near(number(json, "activation_max", "value"), 3);
+    assert_near(number(json, "activation_min", "value"), -3);
+    const json_t *layers = json_object_get(json_object_get(json, "activation_max"), "per_layer");
+    assert_int_equal(json_array_size(layers), L);
+    assert_near(json_number_value(json_array_get(layers, 0)), 2);
+    const json_t *variants = json_object_get(json_object_get(json, "activation_max"), "variants");
+    assert_near(json_number_value(json_object_get(variants, "paper_pool")), 4);
+    assert_near(number(json, "massive_activations", "value"), 0);
+    json_decref(json);
+}
+
+static void massive_activations_are_counted_per_sample_and_named(void **state) {
+    (void)state;
+    json_t *json = measured(true, NULL), *massive = json_object_get(json, "massive_activations");
+    assert_near(number(json, "massive_activations", "value"), 0.5); /* one in each batch of two */
+    const json_t *top = json_object_get(massive, "top"), *first = json_array_get(top, 0);
+    assert_int_equal(json_array_size(top), 3);
+    assert_near(json_number_value(json_object_get(first, "value")), -4000);
+    assert_near(json_number_value(json_object_get(first, "median")), 3);
+    assert_int_equal(json_integer_value(json_object_get(first, "layer")), 1);
+    assert_int_equal(json_integer_value(json_object_get(first, "channel")), 4);
+    assert_int_equal(json_integer_value(json_object_get(first, "position")), 3);
+    assert_int_equal(json_integer_value(json_object_get(first, "sample")), 1);
+    json_decref(json);
+}
+
+static void variant_stands_beside_the_measures_of_the_first_token_alone(void **state) {
+    (void)state;
+    json_t *json = measured(false, "without_bos");
+    static const char *const first[] = {"sink_rate", "sink_rate_0.2", "first_token_mass"};
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *variants = json_object_get(json_object_get(json, first[i]), "variants");
+        assert_near(json_number_value(json_object_get(variants, "without_bos")), 0); /* all heads were silent there */
+        assert_true(json_is_number(json_object_get(variants, "row_normalised")));
+    }
+    assert_null(json_object_get(json_object_get(json, "row_mass"), "variants"));
+    json_decref(json);
+    json = measured(false, NULL);
+    assert_null(json_object_get(json_object_get(json_object_get(json, "sink_rate"), "variants"), "without_bos"));
+    json_decref(json);
+}
+
+static void observation_of_another_shape_is_refused(void **state) {
+    (void)state;
+    sp_model_config config = {.n_layers = L, .n_heads = H, .width = C};
+    sp_measures measures;
+    assert_int_equal(sp_measures_open(&measures, &config, T, SP_DTYPE_F32), SP_OK);
+    sp_observer observer = sp_measures_observer(&measures);
+    float x[T * C] = {0};
+    assert_int_equal(observer.hidden(observer.user, 0, x, T - 1, C), SP_INTERNAL);
+    assert_int_equal(observer.hidden(observer.user, 0, x, T, C - 1), SP_INTERNAL);
+    assert_int_equal(observer.hidden(observer.user, L + 2, x, T, C), SP_INTERNAL);
+    sp_measures_close(&measures);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_measure_stands_with_its_conditions),
+        cmocka_unit_test(values_are_those_of_the_observations),
+        cmocka_unit_test(residual_stream_is_pooled_as_named),
+        cmocka_unit_test(massive_activations_are_counted_per_sample_and_named),
+        cmocka_unit_test(variant_stands_beside_the_measures_of_the_first_token_alone),
+        cmocka_unit_test(observation_of_another_shape_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
