@@ -1,0 +1,45 @@
+/* Opening what a user names as a model. */
+#define _GNU_SOURCE
+#include "cli/open_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "softpick/checkpoint.h"
+
+static sp_status resolve_folder(char **folder, const char *path) {
+    *folder = NULL;
+    SP_REQUIRE(sp_folder_exists(path), SP_IO, "%s: no such folder", path);
+    char config[4096];
+    SP_TRY(sp_path_join(config, sizeof config, path, "config.json"));
+    if (!sp_file_exists(config)) {
+        SP_TRY(sp_checkpoint_newest(path, folder));
+        SP_REQUIRE(*folder, SP_BAD_FILE, "%s: neither a checkpoint (no config.json) nor a run with checkpoints", path);
+        return SP_OK;
+    }
+    *folder = strdup(path);
+    SP_REQUIRE(*folder, SP_OUT_OF_MEMORY, "no memory for a path");
+    return SP_OK;
+}
+
+sp_status cli_open_model(sp_model **model, const char *path, sp_dtype dtype, char **folder) {
+    *model = NULL;
+    char *opened = NULL;
+    if (folder) *folder = NULL;
+    SP_TRY(resolve_folder(&opened, path));
+    sp_model_options options = sp_model_options_default();
+    options.dtype = dtype;
+    sp_status status = sp_model_open(model, opened, &options);
+    if (status == SP_OK && folder)
+        *folder = opened;
+    else
+        free(opened);
+    return status;
+}
+
+sp_dtype cli_dtype(struct argp_state *state, const char *option, const char *text) {
+    if (strcmp(text, "bf16") == 0) return SP_DTYPE_BF16;
+    if (strcmp(text, "f32") != 0) argp_error(state, "%s: \"%s\" is not f32 or bf16", option, text);
+    return SP_DTYPE_F32;
+}
