@@ -21,6 +21,8 @@ typedef struct command {
 static const command commands[] = {
     {"tokenize", cmd_tokenize, "turn text into a tokenizer and token shards"},
     {"train", cmd_train, "train a model on token shards"},
+    {"measure", cmd_measure, "measure sinks, sparsity, silent heads and outliers of a model"},
+    {"generate", cmd_generate, "continue a prompt with a model"},
     {"report", cmd_report, "write one HTML page from the results of a study"},
     {"bench", cmd_bench, "time the library on this machine"},
     {"info", cmd_info, "show what this machine and this build can do"},
