@@ -13,7 +13,8 @@
 
 sp_status sp_file_map_open(sp_file_map *map, const char *path) {
     *map = (sp_file_map){0};
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    /* Without waiting: a pipe without a writer would hold us here. */
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     SP_REQUIRE(descriptor >= 0, SP_IO, "%s: %s", path, strerror(errno));
     struct stat facts;
     sp_status status = SP_OK;
@@ -40,7 +41,7 @@ sp_status sp_file_writer_open(sp_file_writer *writer, const char *path) {
     int length = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path, (long)getpid());
     if (length >= (int)sizeof writer->temporary) {
         writer->temporary[0] = 0; /* what was cut off may name somebody else's file */
-        return sp_fail(SP_IO, "%s: the path is too long", path);
+        return sp_fail(SP_IO, "%.200s...: the path is too long", path);
     }
     snprintf(writer->path, sizeof writer->path, "%s", path);
     writer->file = fopen(writer->temporary, "wbe");
@@ -123,7 +124,7 @@ bool sp_folder_exists(const char *path) {
 sp_status sp_folder_make(const char *path) {
     char part[4096];
     int length = snprintf(part, sizeof part, "%s", path);
-    SP_REQUIRE(length > 0 && length < (int)sizeof part, SP_IO, "%s: not a usable path", path);
+    SP_REQUIRE(length > 0 && length < (int)sizeof part, SP_IO, "%.200s: not a usable path", path);
     for (char *at = part + 1; *at; at++) {
         if (*at != '/') continue;
         *at = 0;
@@ -161,6 +162,6 @@ sp_status sp_path_join(char *out, int64_t out_bytes, const char *folder, const c
     size_t length = strlen(folder);
     const char *slash = length && folder[length - 1] == '/' ? "" : "/";
     int written = snprintf(out, (size_t)out_bytes, "%s%s%s", folder, slash, name);
-    SP_REQUIRE(written >= 0 && written < out_bytes, SP_IO, "%s/%s: the path is too long", folder, name);
+    SP_REQUIRE(written >= 0 && written < out_bytes, SP_IO, "%.200s/%.200s: the path is too long", folder, name);
     return SP_OK;
 }

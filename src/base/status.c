@@ -36,16 +36,20 @@ const char *sp_status_name(sp_status status) {
 
 const char *sp_last_message(void) { return last_message; }
 
+/* One line: names that come from files may hold line ends. */
+static void format_line(char *line, size_t n_bytes, const char *format, va_list arguments) {
+    vsnprintf(line, n_bytes, format, arguments);
+    for (char *at = line; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = ' ';
+}
+
 sp_status sp_fail(sp_status status, const char *format, ...) {
     /* Formatted aside first: an argument may be the previous message itself. */
     char message[sizeof last_message];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(message, sizeof message, format, arguments);
+    format_line(message, sizeof message, format, arguments);
     va_end(arguments);
-    /* Names from files may hold line ends; a message is one line. */
-    for (char *at = message; *at; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = ' ';
     memcpy(last_message, message, strlen(message) + 1);
     return status;
 }
@@ -60,7 +64,7 @@ void sp_log(sp_log_level level, const char *format, ...) {
     char line[1024];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
+    format_line(line, sizeof line, format, arguments);
     va_end(arguments);
     log_function(log_user, level, line);
 }

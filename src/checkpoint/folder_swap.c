@@ -24,7 +24,7 @@ static sp_status name_beside(char out[SP_PATH_BYTES], const char *folder, const 
     size_t length = strlen(folder);
     while (length > 1 && folder[length - 1] == '/') length--;
     int written = snprintf(out, SP_PATH_BYTES, "%.*s%s", (int)length, folder, suffix);
-    SP_REQUIRE(length > 0 && written < SP_PATH_BYTES, SP_IO, "%s: not a usable path", folder);
+    SP_REQUIRE(length > 0 && written < SP_PATH_BYTES, SP_IO, "%.200s: not a usable path", folder);
     return SP_OK;
 }
 
