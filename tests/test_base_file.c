@@ -62,7 +62,9 @@ static void what_is_written_is_read(void **state) {
     assert_text("a", "some text");
     write_text("a", "");
     assert_text("a", "");
-    assert_int_equal(sp_file_read("a", &(char *){NULL}, NULL), SP_OK);
+    char *text;
+    assert_int_equal(sp_file_read("a", &text, NULL), SP_OK); /* the size need not be asked for */
+    free(text);
 }
 
 static void map_shows_the_bytes(void **state) {

@@ -214,24 +214,28 @@ static void write_until_killed(const char *run, int64_t step, int report) {
     }
 }
 
-static void kill_after(pid_t child, uint64_t microseconds) {
+/* What the child reports next, `fallback` when it is dead. */
+static int64_t read_report(int report, int64_t fallback) {
+    int64_t step;
+    return read(report, &step, sizeof step) == sizeof step ? step : fallback;
+}
+
+/* Kills the child some microseconds after it has reported n_steps steps: its last report, -1 if there was none. */
+static int64_t kill_after(pid_t child, int report, uint64_t n_steps, uint64_t microseconds) {
+    int64_t last = -1;
+    for (uint64_t i = 0; i < n_steps; i++) last = read_report(report, last);
     struct timespec pause = {.tv_nsec = (long)microseconds * 1000};
     nanosleep(&pause, NULL);
     assert_int_equal(kill(child, SIGKILL), 0);
     int how;
     assert_int_equal(waitpid(child, &how, 0), child);
     assert_true(WIFSIGNALED(how)); /* it had not failed by itself */
-}
-
-/* What the child last reported; -1: nothing. */
-static int64_t read_reports(int report) {
-    int64_t step, last = -1;
-    while (read(report, &step, sizeof step) == sizeof step) last = step;
+    for (int64_t next; (next = read_report(report, last)) != last;) last = next;
     return last;
 }
 
 static void writer_killed_at_any_moment_leaves_the_newest_loadable(void **state) {
-    enum { N_KILLS = 250, LONGEST_PAUSE = 12000 /* microseconds: some steps */ };
+    enum { N_KILLS = 250, LONGEST_PAUSE = 8000 /* microseconds: about a step */ };
     const char *run = new_run(state, "killed"), *final = path_in(run, "final");
     int64_t stands = -1, final_stands = -1, n_found_aside = 0;
     for (uint64_t i = 0; i < N_KILLS; i++) {
@@ -241,8 +245,8 @@ static void writer_killed_at_any_moment_leaves_the_newest_loadable(void **state)
         assert_true(child >= 0);
         if (child == 0) write_until_killed(run, stands + 1, ends[1]);
         close(ends[1]);
-        kill_after(child, sp_random_below(1, 2, i, LONGEST_PAUSE));
-        int64_t reported = read_reports(ends[0]), newest = newest_step(run);
+        int64_t reported = kill_after(child, ends[0], i % 3, sp_random_below(1, 2, i, LONGEST_PAUSE));
+        int64_t newest = newest_step(run);
         close(ends[0]);
         assert_true(newest >= stands);
         assert_true(newest >= reported);
