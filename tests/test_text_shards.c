@@ -94,6 +94,18 @@ static void documents_come_back(void **state) {
     sp_shards_close(validation);
 }
 
+static void enough_documents_are_kept_whole(void **state) {
+    (void)state;
+    const char *path = put_documents("d.jsonl", 60);
+    for (double fraction = 0.03; fraction < 1; fraction += 0.07) {
+        assert_ok(write_text("whole", path, fraction, 1 << 20));
+        sp_shards *train = open_split("whole", "train"), *validation = open_split("whole", "validation");
+        assert_int_equal(sp_shards_n_documents(train) + sp_shards_n_documents(validation), 60);
+        sp_shards_close(train);
+        sp_shards_close(validation);
+    }
+}
+
 static void one_long_text_is_split_at_a_line(void **state) {
     (void)state;
     char *lines = make_lines(7, 20000); /* several pieces and batches */
@@ -273,6 +285,8 @@ static void failed_writing_leaves_the_folder(void **state) {
     options.progress = cancel_late;
     assert_fails(sp_shards_write(at("kept"), tokenizer, paths, 1, &options), SP_CANCELLED, "cancelled");
     check_still_there("kept", n, n_entries);
+    assert_fails(sp_shards_write(at("fresh"), tokenizer, paths, 1, &options), SP_CANCELLED, "cancelled");
+    assert_false(sp_folder_exists(at("fresh")));
 
     struct rlimit limit, small;
     getrlimit(RLIMIT_FSIZE, &limit);
@@ -410,9 +424,17 @@ static void mixed_sets_are_refused(void **state) {
     assert_fails(sp_shards_open(&shards, at("mix-a"), "train"), SP_BAD_FILE, "train-00001.tokens: of another set");
     assert_fails(sp_shards_open(&shards, at("mix-b"), "train"), SP_IO,
                  "train-00001.tokens: there is no such file, but");
-    assert_int_equal(rename(at("mix-b/validation-00000.tokens"), at("mix-a/validation-00000.tokens")), 0);
-    assert_int_equal(rename(at("mix-a/train-00000.tokens"), at("mix-b/train-00000.tokens")), 0);
-    assert_fails(sp_shards_open(&shards, at("mix-a"), "validation"), SP_BAD_FILE, "of another set");
+}
+
+static void splits_of_different_sets_are_refused(void **state) {
+    (void)state;
+    assert_ok(write_text("left", put_documents("d.jsonl", 30), 0.2, 1 << 20));
+    assert_ok(write_text("right", put_documents("e.jsonl", 40), 0.2, 1 << 20));
+    assert_int_equal(rename(at("right/validation-00000.tokens"), at("left/validation-00000.tokens")), 0);
+    sp_shards *shards;
+    assert_fails(sp_shards_open(&shards, at("left"), "train"), SP_BAD_FILE, "validation-00000.tokens: of another set");
+    assert_fails(sp_shards_open(&shards, at("left"), "validation"), SP_BAD_FILE, "train-00000.tokens: of another set");
+    sp_shards_close(open_split("right", "train"));
 }
 
 static void other_tokenizer_is_refused(void **state) {
@@ -460,6 +482,7 @@ static void llama_counts_are_the_known_ones(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(documents_come_back),
+        cmocka_unit_test(enough_documents_are_kept_whole),
         cmocka_unit_test(one_long_text_is_split_at_a_line),
         cmocka_unit_test(smallest_texts_are_split),
         cmocka_unit_test(run_does_not_depend_on_shards),
@@ -472,6 +495,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(contradictions_are_refused, set_up_damage, tear_down_damage),
         cmocka_unit_test_setup_teardown(token_beyond_the_vocabulary_is_refused, set_up_damage, tear_down_damage),
         cmocka_unit_test(mixed_sets_are_refused),
+        cmocka_unit_test(splits_of_different_sets_are_refused),
         cmocka_unit_test(other_tokenizer_is_refused),
         cmocka_unit_test(options_out_of_range_are_refused),
         cmocka_unit_test(llama_counts_are_the_known_ones),
