@@ -16,7 +16,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "layers/layers.h"
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 enum { C = 512, F = 1376, V = 8192, D = 64, N_PARAMETERS = 1 << 23, MAX_ROUNDS = 1000 };
 

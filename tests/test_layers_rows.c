@@ -9,7 +9,7 @@
 
 #include <omp.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 #include "test_layers.h"
 
 static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16};

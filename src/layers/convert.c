@@ -1,7 +1,7 @@
 /* Conversion between f32, bf16 and f16. */
 #include "layers/layers.h"
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 enum { RUN = 4096 };
 

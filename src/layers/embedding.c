@@ -4,7 +4,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 void sp_embedding_forward(float *x, const float *table, const int32_t *tokens, int64_t N, int64_t C) {
 #pragma omp parallel for schedule(static) if (N > 1)

@@ -2,7 +2,6 @@
 #include "layers/layers.h"
 
 #include <inttypes.h>
-#include <string.h>
 
 #include "layers/matmul.h"
 
@@ -29,9 +28,10 @@ sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const v
     SP_TRY(check("linear forward", act, y_dtype, N, K, M));
     SP_REQUIRE(!residual || y_dtype == SP_DTYPE_F32, SP_BAD_ARGUMENT, "linear forward: a residual with an output of %s",
                sp_dtype_name(y_dtype));
+    SP_REQUIRE(residual != y || !residual || y_stride == M, SP_BAD_ARGUMENT,
+               "linear forward: the residual is the output, whose rows lie %" PRId64 " apart, not %" PRId64, y_stride,
+               M);
     if (N == 0) return SP_OK;
-    if (residual && residual != y)
-        for (int64_t n = 0; n < N; n++) memcpy((float *)y + n * y_stride, residual + n * M, (size_t)M * sizeof(float));
     sp_product product = {
         .M = N,
         .N = M,
@@ -41,7 +41,8 @@ sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const v
         .c = y,
         .c_dtype = y_dtype,
         .c_stride = y_stride,
-        .accumulate = residual != NULL,
+        .addend = residual,
+        .addend_stride = M,
     };
     return sp_matmul_run(&product);
 }
@@ -76,7 +77,8 @@ sp_status sp_linear_backward_weight(float *dw, const void *dy, int64_t dy_stride
         .c = dw,
         .c_dtype = SP_DTYPE_F32,
         .c_stride = K,
-        .accumulate = true,
+        .addend = dw,
+        .addend_stride = K,
     };
     return sp_matmul_run(&product);
 }

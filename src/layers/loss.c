@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 enum { SECTIONS = 256 };
 

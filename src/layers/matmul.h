@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "device/variant.h"
 #include "softpick/tensor.h"
 
 /* A matrix in memory; strides in elements, one of them 1. */
@@ -15,31 +16,30 @@ typedef struct sp_matrix {
     int64_t row_stride, column_stride;
 } sp_matrix;
 
-/* c (M,N) = a (M,K) b (K,N), or c += when `accumulate`.  a and b: f32 or bf16, both alike; c: f32, or the
- * dtype of a, rows contiguous.  Accumulation in f32. */
+/* c (M,N) = addend (M,N) + a (M,K) b (K,N), accumulated in f32; M, N, K >= 1.  a and b: f32 or bf16, both alike; c: f32, or
+ * the dtype of a; addend: f32 like c then, NULL for none, c itself to add to it, or else nowhere overlapping c. */
 typedef struct sp_product {
     int64_t M, N, K;
     sp_matrix a, b;
     void *c;
     sp_dtype c_dtype;
     int64_t c_stride;
-    bool accumulate; /* c is f32 then */
+    const float *addend;
+    int64_t addend_stride; /* c_stride when addend is c */
 } sp_product;
 
-typedef struct sp_product_variant {
-    const char *name;
-    bool (*accepts)(sp_dtype inputs);
+/* One row of the table. */
+typedef struct sp_matmul_row {
+    sp_variant variant; /* its problem: a sp_product, of which it reads the dtypes */
     sp_status (*run)(const sp_product *product);
-} sp_product_variant;
+} sp_matmul_row;
 
-/* The first row that accepts, or the one that SP_MATMUL names. */
+/* Best first; SP_MATMUL may name a row. */
+extern const sp_variant_table sp_matmul_table;
+
 SP_MUST_CHECK sp_status sp_matmul_run(const sp_product *product);
-/* The i-th row, best first; NULL past the end. */
-const sp_product_variant *sp_product_variant_at(int i);
 
-bool sp_matmul_onednn_accepts(sp_dtype inputs);
-SP_MUST_CHECK sp_status sp_matmul_onednn_run(const sp_product *product);
-bool sp_matmul_plain_accepts(sp_dtype inputs);
-SP_MUST_CHECK sp_status sp_matmul_plain_run(const sp_product *product);
+SP_MUST_CHECK sp_status sp_matmul_onednn(const sp_product *product);
+SP_MUST_CHECK sp_status sp_matmul_plain(const sp_product *product);
 
 #endif

@@ -1,10 +1,17 @@
-/* Matrix products by oneDNN: the one file that names it.  Primitives are made once per shape, layout and
- * dtype and kept in a bounded table. */
+/* Matrix products by oneDNN 2.x: the one file that names it.
+ *
+ * A product is prepared once per shape, layout, dtype and number of threads ("prepared"), and kept in a table of N_SLOTS
+ * that gives up the one unused for longest.  One lock is held while a product is looked up, made and run: oneDNN's own
+ * threads, the ones of OpenMP, work inside it, so callers that come together only wait for each other.
+ *
+ * Operands go in with the strides they have.  Copying them to oneDNN's own blocked layouts first makes the bare product up
+ * to 20 % faster, but the copies take as much (docs/speed-log.md). */
 #include "layers/matmul.h"
 
 #if SP_WITH_ONEDNN
 
 #include <inttypes.h>
+#include <omp.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <string.h>
@@ -12,145 +19,170 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 
-/* Everything a primitive depends on; compared as bytes, so without padding. */
+typedef enum addend_kind { ADDEND_NONE, ADDEND_OUTPUT, ADDEND_ELSEWHERE } addend_kind;
+
+/* All that a prepared product depends on.  Compared as bytes: 64-bit numbers alone, so without holes. */
 typedef struct key {
-    int64_t M, N, K, a_row, a_column, b_row, b_column, c_row;
-    int32_t inputs, output, accumulate, unused;
+    int64_t M, N, K, a_row, a_column, b_row, b_column, c_row, addend_row, inputs, output, addend, n_threads;
 } key;
 
-typedef struct slot {
+typedef struct prepared {
     key key;
-    dnnl_primitive_t primitive; /* NULL: empty */
-    dnnl_memory_desc_t a, b, c;
+    dnnl_primitive_t primitive; /* NULL: an empty slot */
+    dnnl_memory_t a, b, c, addend;
     uint64_t last_use;
-} slot;
+} prepared;
 
 enum { N_SLOTS = 256 };
 
 static struct {
-    pthread_mutex_t mutex;
+    pthread_mutex_t lock;
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     uint64_t clock;
-    slot slots[N_SLOTS];
-} cache = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+    prepared slots[N_SLOTS];
+} table = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-#define TRY_DNNL(call)                                                                                                 \
-    do {                                                                                                               \
-        dnnl_status_t dnnl_status_ = (call);                                                                           \
-        if (dnnl_status_ != dnnl_success)                                                                              \
-            return sp_fail(dnnl_status_ == dnnl_out_of_memory ? SP_OUT_OF_MEMORY : SP_UNSUPPORTED,                     \
-                           "oneDNN refused %s: %s", #call, dnnl_status2str(dnnl_status_));                             \
-    } while (0)
-
-static dnnl_data_type_t data_type(sp_dtype dtype) { return dtype == SP_DTYPE_BF16 ? dnnl_bf16 : dnnl_f32; }
-
-static dnnl_status_t describe(dnnl_memory_desc_t *out, int64_t rows, int64_t columns, int64_t row_stride,
-                              int64_t column_stride, sp_dtype dtype) {
-    dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
-    return dnnl_memory_desc_init_by_strides(out, 2, dims, data_type(dtype), strides);
+static key key_of(const sp_product *p) {
+    return (key){
+        .M = p->M,
+        .N = p->N,
+        .K = p->K,
+        .a_row = p->a.row_stride,
+        .a_column = p->a.column_stride,
+        .b_row = p->b.row_stride,
+        .b_column = p->b.column_stride,
+        .c_row = p->c_stride,
+        .addend_row = p->addend ? p->addend_stride : 0,
+        .inputs = p->a.dtype,
+        .output = p->c_dtype,
+        .addend = !p->addend                        ? ADDEND_NONE
+                  : (const void *)p->addend == p->c ? ADDEND_OUTPUT
+                                                    : ADDEND_ELSEWHERE,
+        .n_threads = omp_get_max_threads(),
+    };
 }
 
-static dnnl_status_t make_with(slot *out, dnnl_primitive_attr_t attributes, dnnl_post_ops_t post_ops, bool accumulate) {
-    dnnl_matmul_desc_t operation;
+static void release(prepared *slot) {
+    dnnl_memory_t memories[] = {slot->a, slot->b, slot->c, slot->addend};
+    for (int i = 0; i < 4; i++)
+        if (memories[i]) dnnl_memory_destroy(memories[i]);
+    if (slot->primitive) dnnl_primitive_destroy(slot->primitive);
+    *slot = (prepared){0};
+}
+
+/* A description of one operand, and the object that will carry its address. */
+static dnnl_status_t operand(dnnl_memory_desc_t *description, dnnl_memory_t *memory, int64_t rows, int64_t columns,
+                             int64_t row_stride, int64_t column_stride, int64_t dtype) {
+    dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
+    dnnl_status_t status =
+        dnnl_memory_desc_init_by_strides(description, 2, dims, dtype == SP_DTYPE_BF16 ? dnnl_bf16 : dnnl_f32, strides);
+    return status ? status : dnnl_memory_create(memory, description, table.engine, DNNL_MEMORY_NONE);
+}
+
+/* Adding to the output itself is a "sum", adding what lies elsewhere a "binary": it saves a copy. */
+static dnnl_status_t describe_addend(dnnl_post_ops_t post_ops, prepared *slot, const key *k) {
+    dnnl_memory_desc_t addend;
+    if (k->addend == ADDEND_NONE) return dnnl_success;
+    if (k->addend == ADDEND_OUTPUT) return dnnl_post_ops_append_sum(post_ops, 1.0f);
+    dnnl_status_t status = operand(&addend, &slot->addend, k->M, k->N, k->addend_row, 1, SP_DTYPE_F32);
+    return status ? status : dnnl_post_ops_append_binary(post_ops, dnnl_binary_add, &addend);
+}
+
+static dnnl_status_t make_primitive(prepared *slot, const key *k, dnnl_primitive_attr_t attributes) {
+    dnnl_memory_desc_t a, b, c;
+    dnnl_matmul_desc_t product;
     dnnl_primitive_desc_t description = NULL;
-    dnnl_status_t status = dnnl_matmul_desc_init(&operation, &out->a, &out->b, NULL, &out->c);
-    if (!status && accumulate) status = dnnl_post_ops_append_sum(post_ops, 1.0f);
-    if (!status) status = dnnl_primitive_attr_set_post_ops(attributes, post_ops);
-    if (!status) status = dnnl_primitive_desc_create(&description, &operation, attributes, cache.engine, NULL);
-    if (!status) status = dnnl_primitive_create(&out->primitive, description);
+    dnnl_status_t status = operand(&a, &slot->a, k->M, k->K, k->a_row, k->a_column, k->inputs);
+    if (!status) status = operand(&b, &slot->b, k->K, k->N, k->b_row, k->b_column, k->inputs);
+    if (!status) status = operand(&c, &slot->c, k->M, k->N, k->c_row, 1, k->output);
+    if (!status) status = dnnl_matmul_desc_init(&product, &a, &b, NULL, &c);
+    if (!status) status = dnnl_primitive_desc_create(&description, &product, attributes, table.engine, NULL);
+    if (!status) status = dnnl_primitive_create(&slot->primitive, description);
     if (description) dnnl_primitive_desc_destroy(description);
     return status;
 }
 
-/* Fills an empty slot. */
-static sp_status make(slot *out, const sp_product *p, const key *k) {
-    TRY_DNNL(describe(&out->a, p->M, p->K, k->a_row, k->a_column, p->a.dtype));
-    TRY_DNNL(describe(&out->b, p->K, p->N, k->b_row, k->b_column, p->b.dtype));
-    TRY_DNNL(describe(&out->c, p->M, p->N, k->c_row, 1, p->c_dtype));
+static dnnl_status_t prepare(prepared *slot, const key *k) {
     dnnl_primitive_attr_t attributes = NULL;
     dnnl_post_ops_t post_ops = NULL;
     dnnl_status_t status = dnnl_primitive_attr_create(&attributes);
     if (!status) status = dnnl_post_ops_create(&post_ops);
-    if (!status) status = make_with(out, attributes, post_ops, p->accumulate);
+    if (!status) status = describe_addend(post_ops, slot, k);
+    if (!status) status = dnnl_primitive_attr_set_post_ops(attributes, post_ops);
+    if (!status) status = make_primitive(slot, k, attributes);
     if (post_ops) dnnl_post_ops_destroy(post_ops);
     if (attributes) dnnl_primitive_attr_destroy(attributes);
-    SP_REQUIRE(!status, SP_UNSUPPORTED,
-               "oneDNN has no product of %s (%" PRId64 ",%" PRId64 ") by (%" PRId64 ",%" PRId64 ") to %s: %s",
-               sp_dtype_name(p->a.dtype), p->M, p->K, p->K, p->N, sp_dtype_name(p->c_dtype), dnnl_status2str(status));
-    out->key = *k;
-    return SP_OK;
+    slot->key = *k;
+    return status;
 }
 
-/* The slot of this key; a new one takes the place of the one unused for longest. */
-static sp_status find(slot **out, const sp_product *p, const key *k) {
-    slot *oldest = &cache.slots[0];
-    for (int i = 0; i < N_SLOTS; i++) {
-        slot *s = &cache.slots[i];
-        if (s->primitive && memcmp(&s->key, k, sizeof *k) == 0) {
-            *out = s;
-            return SP_OK;
-        }
-        if (s->last_use < oldest->last_use) oldest = s;
-    }
-    if (oldest->primitive) dnnl_primitive_destroy(oldest->primitive);
-    *oldest = (slot){0};
-    SP_TRY(make(oldest, p, k));
-    *out = oldest;
-    return SP_OK;
+static prepared *find(const key *k) {
+    for (int i = 0; i < N_SLOTS; i++)
+        if (table.slots[i].primitive && memcmp(&table.slots[i].key, k, sizeof *k) == 0) return &table.slots[i];
+    return NULL;
 }
 
-static void *writable(const void *data) {
+static prepared *empty_slot(void) {
+    prepared *oldest = &table.slots[0];
+    for (int i = 1; i < N_SLOTS; i++)
+        if (table.slots[i].last_use < oldest->last_use) oldest = &table.slots[i];
+    release(oldest);
+    return oldest;
+}
+
+static dnnl_status_t start_engine(void) {
+    dnnl_status_t status = dnnl_success;
+    if (!table.engine) status = dnnl_engine_create(&table.engine, dnnl_cpu, 0);
+    if (!status && !table.stream) status = dnnl_stream_create(&table.stream, table.engine, dnnl_stream_default_flags);
+    return status;
+}
+
+/* oneDNN takes addresses of inputs without const. */
+static void *address(const void *data) {
     union {
         const void *in;
         void *out;
-    } pointer = {data};
-    return pointer.out;
+    } both = {data};
+    return both.out;
 }
 
-static sp_status execute(const slot *s, const sp_product *p) {
-    dnnl_memory_t a = NULL, b = NULL, c = NULL;
-    dnnl_status_t status = dnnl_memory_create(&a, &s->a, cache.engine, writable(p->a.data));
-    if (!status) status = dnnl_memory_create(&b, &s->b, cache.engine, writable(p->b.data));
-    if (!status) status = dnnl_memory_create(&c, &s->c, cache.engine, p->c);
-    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, a}, {DNNL_ARG_WEIGHTS, b}, {DNNL_ARG_DST, c}};
-    if (!status) status = dnnl_primitive_execute(s->primitive, cache.stream, 3, arguments);
-    if (!status) status = dnnl_stream_wait(cache.stream);
-    if (a) dnnl_memory_destroy(a);
-    if (b) dnnl_memory_destroy(b);
-    if (c) dnnl_memory_destroy(c);
-    SP_REQUIRE(!status, SP_DEVICE_FAILED, "oneDNN's matrix product failed: %s", dnnl_status2str(status));
+static dnnl_status_t execute(prepared *slot, const sp_product *p) {
+    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, slot->a},
+                                   {DNNL_ARG_WEIGHTS, slot->b},
+                                   {DNNL_ARG_DST, slot->c},
+                                   {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, slot->addend}};
+    int n_arguments = slot->addend ? 4 : 3;
+    dnnl_status_t status = dnnl_memory_set_data_handle(slot->a, address(p->a.data));
+    if (!status) status = dnnl_memory_set_data_handle(slot->b, address(p->b.data));
+    if (!status) status = dnnl_memory_set_data_handle(slot->c, p->c);
+    if (!status && slot->addend) status = dnnl_memory_set_data_handle(slot->addend, address(p->addend));
+    if (!status) status = dnnl_primitive_execute(slot->primitive, table.stream, n_arguments, arguments);
+    return status ? status : dnnl_stream_wait(table.stream);
+}
+
+static dnnl_status_t run_locked(const sp_product *p) {
+    key k = key_of(p);
+    prepared *slot = find(&k);
+    dnnl_status_t status = start_engine();
+    if (!status && !slot) {
+        slot = empty_slot();
+        status = prepare(slot, &k);
+        if (status) release(slot);
+    }
+    if (status) return status;
+    slot->last_use = ++table.clock;
+    return execute(slot, p);
+}
+
+sp_status sp_matmul_onednn(const sp_product *p) {
+    pthread_mutex_lock(&table.lock);
+    dnnl_status_t status = run_locked(p);
+    pthread_mutex_unlock(&table.lock);
+    SP_REQUIRE(status == dnnl_success, status == dnnl_out_of_memory ? SP_OUT_OF_MEMORY : SP_UNSUPPORTED,
+               "oneDNN's product of %s (%" PRId64 ",%" PRId64 ") by (%" PRId64 ",%" PRId64 ") to %s: %s",
+               sp_dtype_name(p->a.dtype), p->M, p->K, p->K, p->N, sp_dtype_name(p->c_dtype), dnnl_status2str(status));
     return SP_OK;
-}
-
-static sp_status run_locked(const sp_product *p) {
-    if (!cache.engine) TRY_DNNL(dnnl_engine_create(&cache.engine, dnnl_cpu, 0));
-    if (!cache.stream) TRY_DNNL(dnnl_stream_create(&cache.stream, cache.engine, dnnl_stream_default_flags));
-    key k = {p->M,
-             p->N,
-             p->K,
-             p->a.row_stride,
-             p->a.column_stride,
-             p->b.row_stride,
-             p->b.column_stride,
-             p->c_stride,
-             (int32_t)p->a.dtype,
-             (int32_t)p->c_dtype,
-             p->accumulate,
-             0};
-    slot *s;
-    SP_TRY(find(&s, p, &k));
-    s->last_use = ++cache.clock;
-    return execute(s, p);
-}
-
-bool sp_matmul_onednn_accepts(sp_dtype inputs) { return inputs == SP_DTYPE_F32 || inputs == SP_DTYPE_BF16; }
-
-sp_status sp_matmul_onednn_run(const sp_product *product) {
-    pthread_mutex_lock(&cache.mutex);
-    sp_status status = run_locked(product);
-    pthread_mutex_unlock(&cache.mutex);
-    return status;
 }
 
 #endif

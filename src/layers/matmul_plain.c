@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 enum { ROWS = 32, COLUMNS = 128, DEPTH = 64 };
 
@@ -53,16 +53,12 @@ static void run_block(const sp_product *p, int64_t row, int64_t column) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     for (int64_t i = 0; i < n_rows; i++) {
         char *out = (char *)p->c + ((row + i) * p->c_stride + column) * sp_dtype_bytes(p->c_dtype);
-        if (p->accumulate)
-            kernels->add((float *)(void *)out, c[i], n_columns);
-        else
-            kernels->convert(out, p->c_dtype, c[i], SP_DTYPE_F32, n_columns);
+        if (p->addend) kernels->add(c[i], p->addend + (row + i) * p->addend_stride + column, n_columns);
+        kernels->convert(out, p->c_dtype, c[i], SP_DTYPE_F32, n_columns);
     }
 }
 
-bool sp_matmul_plain_accepts(sp_dtype inputs) { return inputs == SP_DTYPE_F32 || inputs == SP_DTYPE_BF16; }
-
-sp_status sp_matmul_plain_run(const sp_product *product) {
+sp_status sp_matmul_plain(const sp_product *product) {
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t row = 0; row < product->M; row += ROWS)
         for (int64_t column = 0; column < product->N; column += COLUMNS) run_block(product, row, column);

@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 enum { RUN = 4096, SECTIONS = 256 };
 

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 enum { SECTIONS = 64 };
 

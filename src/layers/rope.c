@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 void sp_rope_table(float *table, int64_t n_positions, int64_t D, double theta) {
     int64_t half = D / 2;

@@ -3,7 +3,7 @@
 
 #include <stddef.h>
 
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 void sp_swiglu_forward(void *s, const void *gu, sp_dtype act, int64_t N, int64_t F) {
     const sp_row_kernels *kernels = sp_row_kernels_best();

@@ -1,9 +1,9 @@
 /* The table of row kernels, best first, and the choice from it. */
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 #include <stddef.h>
 
-#include "layers/features.h"
+#include "softpick/device.h"
 
 static const sp_row_kernels *const sets[] = {
 #if defined(__x86_64__)
@@ -17,7 +17,7 @@ const sp_row_kernels *sp_row_kernels_at(int i) {
     return i >= 0 && i < (int)(sizeof sets / sizeof *sets) ? sets[i] : NULL;
 }
 
-bool sp_row_kernels_usable(const sp_row_kernels *kernels) { return (kernels->needs & ~sp_layers_features()) == 0; }
+bool sp_row_kernels_usable(const sp_row_kernels *kernels) { return (kernels->needs & ~sp_cpu_features()) == 0; }
 
 const sp_row_kernels *sp_row_kernels_best(void) {
     int i = 0;

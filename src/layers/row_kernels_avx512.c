@@ -1,5 +1,5 @@
 /* Row kernels for AVX-512 (F, BW, DQ, VL): 16 floats at a time. */
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 #include "softpick/device.h"
 
@@ -19,7 +19,7 @@
 #define ROWS_NAME           "avx512"
 #define ROWS_NEEDS          SP_CPU_AVX512
 #define ROWS_FUSED(a, b, c) __builtin_fmaf((a), (b), (c))
-#include "layers/rows.inc"
+#include "layers/row_kernels.inc"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,8 +1,8 @@
-/* The arithmetic of every layer on one row of numbers, compiled once per instruction set (rows.inc) and
- * chosen once at run time (rows.c).  The layers' own files walk over rows, in parallel; nothing here starts a
+/* The arithmetic of every layer on one row of numbers, compiled once per instruction set (row_kernels.inc) and
+ * chosen once at run time (row_kernels.c).  The layers' own files walk over rows, in parallel; nothing here starts a
  * thread or allocates. "act" is f32 or bf16. */
-#ifndef SP_LAYERS_ROWS_H
-#define SP_LAYERS_ROWS_H
+#ifndef SP_LAYERS_ROW_KERNELS_H
+#define SP_LAYERS_ROW_KERNELS_H
 
 #include <stdbool.h>
 #include <stdint.h>

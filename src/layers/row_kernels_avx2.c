@@ -1,5 +1,5 @@
 /* Row kernels for AVX2 and FMA: 8 floats at a time. */
-#include "layers/rows.h"
+#include "layers/row_kernels.h"
 
 #include "softpick/device.h"
 
@@ -18,7 +18,7 @@
 #define ROWS_NAME           "avx2"
 #define ROWS_NEEDS          SP_CPU_AVX2
 #define ROWS_FUSED(a, b, c) __builtin_fmaf((a), (b), (c))
-#include "layers/rows.inc"
+#include "layers/row_kernels.inc"
 
 #if defined(__clang__)
 #pragma clang attribute pop
