@@ -1,7 +1,7 @@
 /* Speed of the layers on this machine: products in GFLOP/s, every other layer as the memory traffic it cannot avoid per
- * second beside a parallel memcpy that moves as many bytes, timed in turn with it.  "of copy" is the ratio of the two: near 1, or
- * above, the memory decides; below it, the arithmetic.  Nothing is timed before its result is checked against the
- * formula in double, at places spread over the output.
+ * second, beside a memcpy that moves as many bytes on as many threads, timed in turn with it.  "of copy" is the ratio of
+ * the two: near 1 or above, the memory decides; below it, the arithmetic does.  Nothing is timed before its result is
+ * checked against the formula in double, at places spread over the output.
  * Usage: bench_layers [ROUNDS [TOKENS]]      each number is the best of ROUNDS (20); tokens 2048 */
 #define _POSIX_C_SOURCE 200809L
 

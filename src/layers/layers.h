@@ -40,7 +40,7 @@ void sp_rmsnorm_backward(float *dx, float *dweight, const void *dy, sp_dtype act
                          const float *rstd, int64_t N, int64_t C, void *workspace);
 int64_t sp_rmsnorm_workspace(int64_t C);
 
-/* ---- RoPE, half-split: the pair is (i, i + D/2) ------------------------------------------------------------------- */
+/* ---- RoPE, half-split: the pair is (i, i + D/2) ------------------------------------------------------------------ */
 
 /* Table (n_positions, D): cos in [0,D/2), sin in [D/2,D). */
 void sp_rope_table(float *table, int64_t n_positions, int64_t D, double theta);
@@ -49,21 +49,21 @@ void sp_rope_table(float *table, int64_t n_positions, int64_t D, double theta);
 void sp_rope_apply(void *x, sp_dtype act, int64_t row_stride, const int32_t *positions, const float *table, int64_t N,
                    int64_t n_heads, int64_t D, bool inverse);
 
-/* ---- SwiGLU: s = silu(g) * u, with g and u side by side in gu (N,2F) ---------------------------------------------- */
+/* ---- SwiGLU: s = silu(g) * u, with g and u side by side in gu (N,2F) --------------------------------------------- */
 
 void sp_swiglu_forward(void *s, const void *gu, sp_dtype act, int64_t N, int64_t F);
 /* dgu (N,2F) overwritten; s (N,F) overwritten with the forward's value again (for the weight gradient of the layer
  * that follows), NULL when not wanted.  dgu may be gu, s may be ds. */
 void sp_swiglu_backward(void *dgu, void *s, const void *ds, const void *gu, sp_dtype act, int64_t N, int64_t F);
 
-/* ---- embedding ---------------------------------------------------------------------------------------------------- */
+/* ---- embedding --------------------------------------------------------------------------------------------------- */
 
 /* x (N,C) f32 = rows of table (V,C) f32. */
 void sp_embedding_forward(float *x, const float *table, const int32_t *tokens, int64_t N, int64_t C);
 /* dtable (V,C) accumulated into, in an order that does not depend on the threads' luck. */
 void sp_embedding_backward(float *dtable, const float *dx, const int32_t *tokens, int64_t N, int64_t C);
 
-/* ---- cross entropy ------------------------------------------------------------------------------------------------ */
+/* ---- cross entropy ----------------------------------------------------------------------------------------------- */
 
 /* loss_sum += sum over rows with target >= 0 of -log softmax(logits)[target], nats; *n_targets += their number.
  * logits (n,V) of dtype act, overwritten with gradient_scale * d loss / d logits when `gradient` (rows without a
@@ -71,7 +71,7 @@ void sp_embedding_backward(float *dtable, const float *dx, const int32_t *tokens
 void sp_cross_entropy(double *loss_sum, int64_t *n_targets, void *logits, sp_dtype act, const int32_t *targets,
                       int64_t n, int64_t V, bool gradient, float gradient_scale);
 
-/* ---- optimizer ---------------------------------------------------------------------------------------------------- */
+/* ---- optimizer --------------------------------------------------------------------------------------------------- */
 
 typedef struct sp_adamw {
     double learning_rate, beta1, beta2, eps, weight_decay;
@@ -84,7 +84,7 @@ void sp_adamw_step(float *values, const float *gradient, float *m, float *v, int
 /* Euclidean norm in double; the same bits for the same numbers whatever the thread count.  NaN or inf if any is. */
 double sp_norm(const float *values, int64_t n);
 
-/* ---- conversion --------------------------------------------------------------------------------------------------- */
+/* ---- conversion -------------------------------------------------------------------------------------------------- */
 
 /* n numbers between f32, bf16 and f16, rounded to nearest even, NaN kept; in parallel when n is large. */
 void sp_convert(void *out, sp_dtype out_dtype, const void *in, sp_dtype in_dtype, int64_t n);

@@ -16,8 +16,8 @@ typedef struct sp_matrix {
     int64_t row_stride, column_stride;
 } sp_matrix;
 
-/* c (M,N) = addend (M,N) + a (M,K) b (K,N), accumulated in f32; M, N, K >= 1.  a and b: f32 or bf16, both alike; c: f32, or
- * the dtype of a; addend: f32 like c then, NULL for none, c itself to add to it, or else nowhere overlapping c. */
+/* c (M,N) = addend (M,N) + a (M,K) b (K,N), accumulated in f32; M, N, K >= 1.  a and b: f32 or bf16, both alike;
+ * c: f32, or the dtype of a; addend: NULL for none, else c is f32, and addend is c itself or overlaps it nowhere. */
 typedef struct sp_product {
     int64_t M, N, K;
     sp_matrix a, b;

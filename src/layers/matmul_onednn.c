@@ -1,11 +1,11 @@
 /* Matrix products by oneDNN 2.x: the one file that names it.
  *
- * A product is prepared once per shape, layout, dtype and number of threads ("prepared"), and kept in a table of N_SLOTS
- * that gives up the one unused for longest.  One lock is held while a product is looked up, made and run: oneDNN's own
- * threads, the ones of OpenMP, work inside it, so callers that come together only wait for each other.
+ * A product is prepared once per shape, layout, dtype and number of threads, and kept in a table of N_SLOTS that gives
+ * up the one unused for longest.  One lock is held while a product is looked up, prepared and run: it runs on OpenMP's
+ * threads, so callers that come together would only wait for each other there.
  *
- * Operands go in with the strides they have.  Copying them to oneDNN's own blocked layouts first makes the bare product up
- * to 20 % faster, but the copies take as much (docs/speed-log.md). */
+ * Operands go in with the strides they have.  Copying them to oneDNN's own blocked layouts first makes the bare product
+ * up to 20 % faster, but the copies take as much (docs/speed-log.md). */
 #include "layers/matmul.h"
 
 #if SP_WITH_ONEDNN
