@@ -16,7 +16,8 @@
  * A row that sees no key, and in the softpick family a row without a positive score, gives exactly 0 and gradient
  * exactly 0.  A score of exactly 0 counts as not positive (weight 0, derivative from the left).
  *
- * Nothing here allocates, prints or keeps state; sizes of workspace are asked for first.
+ * Nothing here prints or keeps state.  The passes do not allocate: their workspace is asked for first.  The definition
+ * and sp_attention_rows allocate what they need.
  * Stable: may only grow. */
 #ifndef SOFTPICK_ATTENTION_H
 #define SOFTPICK_ATTENTION_H
@@ -62,22 +63,23 @@ typedef struct sp_attention {
                           backward needs (+inf for a row that sees nothing).  NULL in a forward without backward */
 
     /* backward: read dout, overwrite the rest */
-    sp_tensor dout; /* as out */
-    sp_tensor dq;   /* as q */
-    sp_tensor dk;   /* as k */
-    sp_tensor dv;   /* as v */
+    sp_tensor dout;     /* as out */
+    sp_tensor dq;       /* as q */
+    sp_tensor dk;       /* as k */
+    sp_tensor dv;       /* as v */
     float *dsink;       /* (H), accumulated into; NULL when not wanted, softmax_sink alone */
     float *drow_factor; /* (H), accumulated into; NULL when not wanted, with row_factor alone */
 
     sp_normalizer normalizer;
-    float scale;      /* 0: 1/sqrt(D) */
-    float lambda;     /* softpick alone: weight of N; 1 is softpick, 0 ReLU-softmax */
-    float eps;        /* softpick alone, >= 0: added to the unshifted denominator */
+    float scale;             /* 0: 1/sqrt(D) */
+    float lambda;            /* softpick alone: weight of N; 1 is softpick, 0 ReLU-softmax */
+    float eps;               /* softpick alone, >= 0: added to the unshifted denominator */
     const float *sink;       /* (H), softmax_sink alone */
-    const float *row_factor; /* (H) or NULL.  s_h: the scores of head h are multiplied by s_h * log(position + 2) */
+    const float *row_factor; /* (H) or NULL.  s_h: the scores of head h are multiplied by s_h * log(position + 2);
+                                a query before the first key counts as position 0 */
 
     bool causal;
-    int64_t window;             /* 0: none; w: a query sees the w keys that end at its own position */
+    int64_t window;             /* 0: none; w: a query sees the w keys that end at its own position, none after it */
     const int64_t *key_lengths; /* (B) or NULL: keys from key_lengths[b] on are not there (dense only) */
     const int64_t *cu_q, *cu_k; /* (n_sequences + 1) or NULL; cu_k NULL: as cu_q.  cu[0] = 0, not decreasing */
     int64_t n_sequences;        /* used with cu_q */
@@ -88,7 +90,7 @@ SP_API void sp_attention_init(sp_attention *problem);
 
 typedef enum sp_attention_pass { SP_ATTENTION_FORWARD = 0, SP_ATTENTION_BACKWARD = 1 } sp_attention_pass;
 
-/* Bytes of workspace that the pass needs for this problem with `n_threads` threads (0: all of OpenMP's). */
+/* Bytes of workspace (a multiple of 64) that the pass needs for this problem with `n_threads` threads (0: all of OpenMP's). */
 SP_API SP_MUST_CHECK sp_status sp_attention_workspace(const sp_attention *problem, sp_attention_pass pass,
                                                       int n_threads, int64_t *n_bytes);
 
@@ -115,7 +117,8 @@ SP_API SP_MUST_CHECK sp_status sp_attention_define_backward(const sp_attention *
 
 /* Attention weights of one query after another, without a T x S matrix: for measures and pictures.
  * Called once per (b,h,t) with weights[0..S) (0 for a masked key), scores[0..S) (NaN for a masked key) and the range
- * [first,end) of keys the query sees.  Needs q and k alone.  Calls for one (b,h) come in order of t from one
+ * [first,end) of keys the query sees; scores are natural.  For packed sequences b counts the sequences, and t, S and the
+ * range are those of the sequence.  Needs q and k alone.  Calls for one (b,h) come in order of t from one
  * thread; different (b,h) may run at the same time. */
 typedef void (*sp_attention_row_function)(void *user, int64_t b, int64_t h, int64_t t, const float *weights,
                                           const float *scores, int64_t first, int64_t end);
