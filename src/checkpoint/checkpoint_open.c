@@ -179,28 +179,31 @@ static sp_status name_of_up(char **up, const char *gate) {
     return SP_OK;
 }
 
-/* fla's gate_proj (2F,C), gate above up: becomes gate_proj (F,C), and up_proj (F,C) is added. */
-static sp_status split_gate(sp_checkpoint *checkpoint, entry *gate, char *up) {
+/* fla's gate_proj (2F,C), gate above up: becomes gate_proj (F,C), and `up` the other half. */
+static sp_status split_gate(const sp_checkpoint *checkpoint, entry *gate, entry *up) {
     sp_tensor *tensor = &gate->tensor;
     SP_REQUIRE(tensor->n_dims == 2 && tensor->shape[0] % 2 == 0, SP_BAD_FILE,
                "%s: tensor '%.200s': there is no up_proj, and its shape is not that of gate and up in one",
                checkpoint->folder, gate->name);
     tensor->shape[0] /= 2;
-    entry *added = &checkpoint->entries[checkpoint->count++];
-    *added = (entry){.name = up, .tensor = *tensor};
-    added->tensor.data = (char *)tensor->data + sp_tensor_count(tensor) * sp_dtype_bytes(tensor->dtype);
+    up->tensor = *tensor;
+    up->tensor.data = (char *)tensor->data + sp_tensor_count(tensor) * sp_dtype_bytes(tensor->dtype);
     return SP_OK;
 }
 
 static sp_status split_fused_gates(sp_checkpoint *checkpoint) {
     int64_t n = checkpoint->count;
     for (int64_t i = 0; i < n; i++) {
-        char *up;
-        SP_TRY(name_of_up(&up, checkpoint->entries[i].name));
-        bool fused = up && !sp_checkpoint_find(checkpoint, up);
-        sp_status status = fused ? split_gate(checkpoint, &checkpoint->entries[i], up) : SP_OK;
-        if (!fused || status != SP_OK) free(up);
-        SP_TRY(status);
+        entry *gate = &checkpoint->entries[i], *up = &checkpoint->entries[checkpoint->count];
+        SP_TRY(name_of_up(&up->name, gate->name));
+        bool fused = up->name && !sp_checkpoint_find(checkpoint, up->name);
+        if (fused) {
+            checkpoint->count++;
+            SP_TRY(split_gate(checkpoint, gate, up));
+        } else {
+            free(up->name);
+            up->name = NULL;
+        }
     }
     return SP_OK;
 }

@@ -252,7 +252,7 @@ sp_status sp_safetensors_open(sp_safetensors **out, const char *path) {
     sp_file_map map;
     SP_TRY(sp_file_map_open(&map, path));
     sp_status status = sp_safetensors_parse(out, map.data, map.n_bytes, path);
-    if (status == SP_OK)
+    if (*out)
         (*out)->map = map;
     else
         sp_file_map_close(&map);

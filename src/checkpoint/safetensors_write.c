@@ -70,7 +70,7 @@ static sp_status format_header(char **text, int64_t *n_text, const sp_named_tens
                                const char *path) {
     json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
     sp_status status = SP_OK;
-    int64_t begin = 0, end, n_bytes;
+    int64_t begin = 0, end = 0, n_bytes = 0;
     *text = NULL;
     for (int64_t i = 0; i < n; i++) {
         SP_TRY_OR_DONE(measure_tensor(&n_bytes, order[i], path));
