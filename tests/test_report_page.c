@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <ctype.h>
+#include <math.h>
 #include <stdbool.h>
 
 #include "report_support.h"
@@ -228,6 +229,51 @@ static void chart_data_is_json_with_every_models_curve(void **state) {
 #endif
     free(page);
 }
+
+#if SP_WITH_CHART_JS
+/* The first series of that style in the page's first chart: the baseline's loss.  Caller releases it. */
+static json_t *first_series(const char *page, const char *style) {
+    static const char begin[] = "<script type=\"application/json\">";
+    const char *at = strstr(page, begin) + strlen(begin);
+    json_t *chart, *found = NULL, *series;
+    size_t i;
+    assert_int_equal(sp_json_parse(&chart, at, strstr(at, "</script>") - at, "chart"), SP_OK);
+    json_array_foreach(json_object_get(chart, "series"), i, series) {
+        bool fits = strcmp(json_string_value(json_object_get(series, "style")), style) == 0;
+        if (fits && !found) found = json_incref(json_object_get(series, "data"));
+    }
+    json_decref(chart);
+    assert_non_null(found);
+    return found;
+}
+
+static double point_y(const json_t *data, size_t i) {
+    return json_number_value(json_array_get(json_array_get(data, i), 1));
+}
+
+/* A line and noise that changes sign at every step. */
+static void smoothed_loss_follows_the_trend_without_the_noise(void **state) {
+    (void)state;
+    enum { N = 500 };
+    json_t *results = sample_results(), *steps = json_array(), *losses = json_array();
+    for (int i = 0; i < N; i++) {
+        json_array_append_new(steps, json_integer(i + 1));
+        json_array_append_new(losses, json_real(5 - 0.004 * i + (i % 2 ? 0.5 : -0.5)));
+    }
+    put(results, "models.softmax.curve", json_pack("{s:o, s:o}", "step", steps, "loss", losses));
+    char *page = page_of(results);
+    json_t *raw = first_series(page, "raw"), *line = first_series(page, "line");
+    assert_int_equal(json_array_size(line), N);
+    for (size_t i = 0; i < N; i++) {
+        bool at_an_end = i < 10 || i >= N - 10; /* where less is smoothed */
+        assert_true(fabs(point_y(raw, i) - (5 - 0.004 * (double)i)) > 0.49);
+        assert_true(at_an_end || fabs(point_y(line, i) - (5 - 0.004 * (double)i)) < 0.03);
+    }
+    json_decref(raw);
+    json_decref(line);
+    free(page);
+}
+#endif
 
 /* ---- the verdict ---- */
 
@@ -469,6 +515,9 @@ int main(void) {
         cmocka_unit_test(markup_in_texts_stays_text),
         cmocka_unit_test(markup_in_a_models_name_stays_text),
         cmocka_unit_test(chart_data_is_json_with_every_models_curve),
+#if SP_WITH_CHART_JS
+        cmocka_unit_test(smoothed_loss_follows_the_trend_without_the_noise),
+#endif
         cmocka_unit_test(verdict_says_when_no_sink_grew),
         cmocka_unit_test(verdict_gives_the_sink_rates_when_sinks_grew),
         cmocka_unit_test(verdict_tells_sinks_of_the_other_alone),
