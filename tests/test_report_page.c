@@ -320,6 +320,15 @@ static void verdict_compares_losses_in_both_directions(void **state) {
     }
 }
 
+static void verdict_tells_unequal_numbers_of_steps(void **state) {
+    (void)state;
+    json_t *results = sample_results();
+    put(results, "models.softmax.steps", json_integer(1845));
+    char *verdict = verdict_of(results);
+    assert_has(verdict, "after 200 steps (softmax: 1,845) the validation loss of softpick is");
+    free(verdict);
+}
+
 static void verdict_leaves_out_what_was_not_measured(void **state) {
     (void)state;
     json_t *results = sample_results();
@@ -400,6 +409,19 @@ static void largest_activations_are_placed(void **state) {
     assert_has(text, "Largest in softmax: \xe2\x88\x92"
                      "583 in layer 3, channel 77, at position 0 (median magnitude there: 0.410)");
     free(text);
+    free(section);
+    free(page);
+}
+
+static void tokens_are_cut_between_letters_and_spaces_are_dots(void **state) {
+    (void)state;
+    json_t *results = sample_results();
+    put(results, "models.softpick.maps.tokens.1",
+        json_string("\xe2\x96\x81\xd7\xa9\xd7\x9c\xe4\xbd\xa0\xe5\xa5\xbd\xf0\x9f\x8c\x8d<yz\xc3\xa9!"));
+    char *page = page_of(results), *section = section_of(page, "maps");
+    assert_has(section, ">\xc2\xb7\xd7\xa9\xd7\x9c\xe4\xbd\xa0\xe5\xa5\xbd\xf0\x9f\x8c\x8d&lt;yz\xe2\x80\xa6</text>");
+    assert_has(section, ">\xc2\xb7"
+                        "beginnin\xe2\x80\xa6</text>");
     free(section);
     free(page);
 }
@@ -522,12 +544,14 @@ int main(void) {
         cmocka_unit_test(verdict_gives_the_sink_rates_when_sinks_grew),
         cmocka_unit_test(verdict_tells_sinks_of_the_other_alone),
         cmocka_unit_test(verdict_compares_losses_in_both_directions),
+        cmocka_unit_test(verdict_tells_unequal_numbers_of_steps),
         cmocka_unit_test(verdict_leaves_out_what_was_not_measured),
         cmocka_unit_test(comparison_has_value_difference_and_conditions),
         cmocka_unit_test(differing_conditions_are_told_for_each_model),
         cmocka_unit_test(unknown_measure_is_shown_under_its_name),
         cmocka_unit_test(silent_heads_are_named),
         cmocka_unit_test(largest_activations_are_placed),
+        cmocka_unit_test(tokens_are_cut_between_letters_and_spaces_are_dots),
         cmocka_unit_test(exact_zero_of_a_map_is_drawn_apart_from_a_small_weight),
         cmocka_unit_test(missing_parts_are_said_to_be_missing),
         cmocka_unit_test(any_number_of_models_is_compared_with_the_first),

@@ -121,7 +121,9 @@ sp_html_number sp_html_difference_of(double base, double value, sp_html_unit uni
     char digits[40];
     double difference = value - base, magnitude = fabs(difference);
     if (isnan(difference)) return sp_html_number_of(difference, unit);
-    if (unit == SP_HTML_UNIT_SHARE)
+    if (magnitude == 0)
+        snprintf(digits, sizeof digits, "0");
+    else if (unit == SP_HTML_UNIT_SHARE)
         write_share(digits, sizeof digits, magnitude, " points");
     else if (unit == SP_HTML_UNIT_COUNT && is_whole(base) && is_whole(value))
         write_whole(digits, sizeof digits, magnitude);

@@ -14,8 +14,8 @@
 
 enum { MAX_POINTS = 600 }; /* more would not be seen on a page's width */
 
-static json_t *chart_new(const char *x, const char *y) {
-    return json_pack("{s:s, s:s, s:b, s:[]}", "x", x, "y", y, "log", false, "series");
+static json_t *chart_new(const char *x, const char *y, bool log) {
+    return json_pack("{s:s, s:s, s:b, s:[]}", "x", x, "y", y, "log", (int)log, "series");
 }
 
 /* Adds a series of model `i`, in the model's colour; `data` is stolen. */
@@ -81,8 +81,8 @@ static loss_curve curve_of(const sp_results_model *model) {
     return curve;
 }
 
-/* Entries to each side that a smoothed value is the mean of: together 4% of the curve. */
-static int64_t smoothing_reach(const loss_curve *curve) { return curve->n / 50; }
+/* Entries to each side that a smoothed value is the mean of: together 4% of the curve, and never none. */
+static int64_t smoothing_reach(const loss_curve *curve) { return curve->n < 50 ? 1 : curve->n / 50; }
 
 /* Fewer at the ends, as many on one side as on the other, so that a falling curve is not shifted. */
 static double smoothed_loss(const loss_curve *curve, int64_t i) {
@@ -141,7 +141,7 @@ static void add_zero(json_t *chart, const sp_results *results) {
 
 static void write_loss_difference(FILE *page, const sp_results *results) {
     if (results->n_models < 2 || curve_of(&results->models[0]).n == 0) return;
-    json_t *chart = chart_new("step", "difference of losses");
+    json_t *chart = chart_new("step", "difference of losses", false);
     add_zero(chart, results);
     for (int64_t i = 1; i < results->n_models; i++) add_loss_difference(chart, results, i);
     write_chart(page, results, chart, "Difference of the training losses over the steps",
@@ -208,7 +208,9 @@ static const json_t *table_steps(const sp_results *results) {
 static void write_loss_table(FILE *page, const sp_results *results) {
     const json_t *steps = table_steps(results);
     int64_t n = (int64_t)json_array_size(steps), n_rows = n < MAX_ROWS ? n : MAX_ROWS;
-    fputs("<details><summary>Table of the losses (training: the mean around each step)</summary><div class=\"wide\"><table>\n", page);
+    fputs("<details><summary>Table of the losses (training: the mean around each step)</summary><div "
+          "class=\"wide\"><table>\n",
+          page);
     write_model_headings(page, results, "step", 2);
     for (int64_t i = 0; i < results->n_models; i++)
         fputs("<th scope=\"col\">training</th><th scope=\"col\">validation</th>", page);
@@ -230,7 +232,7 @@ static void write_curves_missing(FILE *page, const sp_results *results) {
 void sp_page_loss(FILE *page, const sp_results *results) {
     write_curves_missing(page, results);
     if (!table_steps(results)) return;
-    json_t *chart = chart_new("step", "loss (nats per token)");
+    json_t *chart = chart_new("step", "loss (nats per token)", false);
     for (int64_t i = 0; i < results->n_models; i++) add_loss(chart, results, i);
     write_chart(page, results, chart, "Training and validation loss of each model over the steps",
                 "Faint: training loss of single steps. Line: its mean over 4% of the run around each step. Marks: "
@@ -264,20 +266,33 @@ static void add_layers(json_t *chart, const sp_results *results, const char *mea
     }
 }
 
+/* True when the largest is more than ten times the smallest, all above 0. */
+static bool spans_decades(const sp_results *results, const char *measure) {
+    double min = INFINITY, max = 0;
+    for (int64_t i = 0; i < results->n_models; i++) {
+        const json_t *layers = layers_of(&results->models[i], measure);
+        for (size_t l = 0; l < json_array_size(layers); l++) {
+            min = fmin(min, sp_results_entry(layers, (int64_t)l));
+            max = fmax(max, sp_results_entry(layers, (int64_t)l));
+        }
+    }
+    return min > 0 && max > 10 * min;
+}
+
 static void write_kurtosis(FILE *page, const sp_results *results) {
     sp_page_not_measured(page, results, "kurtosis");
     if (count_layers(results, "kurtosis") == 0) return;
-    json_t *chart = chart_new("layer", "kurtosis");
-    json_object_set_new(chart, "log", json_true());
+    bool log = spans_decades(results, "kurtosis");
+    json_t *chart = chart_new("layer", log ? "kurtosis (logarithmic)" : "kurtosis", log);
     add_layers(chart, results, "kurtosis");
     write_chart(page, results, chart, "Kurtosis of the hidden states after each layer",
-                "Kurtosis of the hidden states after each layer, on a logarithmic scale; a normal distribution has 3.");
+                "Kurtosis of the hidden states after each layer; a normal distribution has 3.");
 }
 
 static void write_extremes(FILE *page, const sp_results *results) {
     sp_page_not_measured(page, results, "activation_max");
     if (count_layers(results, "activation_max") == 0) return;
-    json_t *chart = chart_new("layer", "activation");
+    json_t *chart = chart_new("layer", "activation", false);
     add_layers(chart, results, "activation_max");
     add_layers(chart, results, "activation_min");
     write_chart(page, results, chart, "Largest and smallest activation after each layer",

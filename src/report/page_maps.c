@@ -14,7 +14,7 @@ enum {
     CELL = 10,             /* user units of a cell's side */
     MAX_TOKENS = 64,       /* more could not be read */
     MAX_TOKEN_LETTERS = 9, /* a longer token is cut */
-    LABEL = 58             /* user units for the longest label */
+    LETTER = 5             /* user units of a letter's width, in the mean */
 };
 
 /* ---- one map ---- */
@@ -65,20 +65,45 @@ static void write_ground(FILE *page, int64_t n_tokens) {
 
 /* ---- tokens ---- */
 
-/* The first letters of a token, whole in UTF-8; spaces (U+2581 in sentencepiece) as a low line. */
-static void write_token(FILE *page, const char *token) {
-    char letters[4 * MAX_TOKEN_LETTERS + 1];
+static bool begins_letter(char byte) { return ((unsigned char)byte & 0xc0) != 0x80; } /* in UTF-8 */
+
+/* Bytes of the token's first MAX_TOKEN_LETTERS letters. */
+static size_t shown_bytes(const char *token) {
     size_t n = 0;
-    int n_letters = 0;
-    for (; token[n]; n++) {
-        bool begins = ((unsigned char)token[n] & 0xc0) != 0x80;
-        if (begins && n_letters == MAX_TOKEN_LETTERS) break;
-        n_letters += begins;
-        letters[n] = token[n];
+    for (int n_letters = 0; token[n]; n++) {
+        n_letters += begins_letter(token[n]);
+        if (n_letters > MAX_TOKEN_LETTERS) break;
     }
-    letters[n] = 0;
-    sp_html_text(page, letters);
+    return n;
+}
+
+/* sentencepiece writes a space as U+2581, a heavy low line: a dot is calmer. */
+static void write_token(FILE *page, const char *token) {
+    static const char space[] = "\xe2\x96\x81";
+    char letters[4 * MAX_TOKEN_LETTERS + 1];
+    size_t n = shown_bytes(token);
+    snprintf(letters, sizeof letters, "%.*s", (int)n, token);
+    const char *rest = letters;
+    for (const char *at; (at = strstr(rest, space)); rest = at + strlen(space)) {
+        char before[sizeof letters];
+        snprintf(before, sizeof before, "%.*s", (int)(at - rest), rest);
+        sp_html_text(page, before);
+        fputs("\xc2\xb7", page);
+    }
+    sp_html_text(page, rest);
     if (token[n]) fputs("\xe2\x80\xa6", page);
+}
+
+/* User units for the longest of the labels. */
+static int label_width(const json_t *tokens, int64_t n_tokens) {
+    int longest = 0;
+    for (int64_t t = 0; t < n_tokens; t++) {
+        const char *token = json_string_value(json_array_get(tokens, (size_t)t));
+        int n_letters = token[shown_bytes(token)] != 0;
+        for (size_t i = 0; i < shown_bytes(token); i++) n_letters += begins_letter(token[i]);
+        if (n_letters > longest) longest = n_letters;
+    }
+    return LETTER * (longest + 1);
 }
 
 static void write_tokens(FILE *page, const json_t *tokens, int64_t n_tokens) {
@@ -127,9 +152,10 @@ static void write_facts(FILE *page, const json_t *rows) {
 static void write_picture(FILE *page, const json_t *tokens, const json_t *rows, int hue) {
     int64_t n_tokens = (int64_t)json_array_size(tokens);
     if (n_tokens > MAX_TOKENS) n_tokens = MAX_TOKENS;
-    long long side = CELL * n_tokens;
-    fprintf(page, "<svg class=\"map hue%d\" viewBox=\"%d 0 %lld %lld\" role=\"img\" aria-label=\"Attention map: ", hue,
-            -LABEL, side + LABEL, side + LABEL);
+    int label = label_width(tokens, n_tokens), side = CELL * (int)n_tokens;
+    fprintf(page, "<svg class=\"map hue%d\" viewBox=\"%d 0 %d %d\" style=\"--units:%d\" role=\"img\" ", hue, -label,
+            side + label, side + label, side + label);
+    fputs("aria-label=\"Attention map: ", page);
     write_facts(page, rows);
     fprintf(page, "\">\n<g transform=\"scale(%d)\" shape-rendering=\"crispEdges\">\n", CELL);
     write_ground(page, n_tokens);
@@ -204,7 +230,7 @@ void sp_page_maps(FILE *page, const sp_results *results) {
     write_text(page, results);
     fputs(
         "<p>A row is a token that asks, a column a token that it attends to. Colour grows with the square root of the "
-        "weight, and a weight of exactly zero leaves its cell empty.",
+        "weight, and a weight of exactly zero leaves its cell empty. A dot in a token is a space.",
         page);
     if (any_text_is_cut(results)) fprintf(page, " Only the first %d tokens are drawn.", MAX_TOKENS);
     fputs("</p>\n", page);

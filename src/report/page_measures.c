@@ -20,6 +20,7 @@ static const value_row rows[] = {
     {"perplexity", "perplexity", "e to the validation loss", SP_HTML_UNIT_PLAIN, NULL},
     {"train_loss", "training loss", "mean cross-entropy in nats per token at the end of training", SP_HTML_UNIT_PLAIN,
      NULL},
+    {"steps", "steps", "steps of the optimizer that were made", SP_HTML_UNIT_COUNT, NULL},
     {"tokens", "tokens trained on", "tokens in all steps together, repeats counted", SP_HTML_UNIT_COUNT, NULL},
     {"skipped_steps", "skipped steps", "steps whose gradient was not finite, and which changed nothing",
      SP_HTML_UNIT_COUNT, NULL},

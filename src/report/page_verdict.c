@@ -25,11 +25,18 @@ static void write_number(FILE *page, double value, sp_html_unit unit, const char
     fprintf(page, "%s%s", sp_html_number_of(value, unit).text, after);
 }
 
+/* Equal numbers of steps are one number; twins stopped by a time limit have two. */
 static void write_steps(FILE *page, twin_pair twins) {
-    double steps = sp_results_number(twins.other->data, "steps");
-    if (steps != sp_results_number(twins.base->data, "steps")) return; /* NaN too */
+    double base = sp_results_number(twins.base->data, "steps"), other = sp_results_number(twins.other->data, "steps");
+    if (isnan(base) || isnan(other)) return;
     fputs("after ", page);
-    write_number(page, steps, SP_HTML_UNIT_COUNT, " steps ");
+    write_number(page, other, SP_HTML_UNIT_COUNT, " steps");
+    if (base != other) {
+        fputs(" (", page);
+        write_name(page, twins.base, ": ");
+        write_number(page, base, SP_HTML_UNIT_COUNT, ")");
+    }
+    fputs(" ", page);
 }
 
 /* "after 1,200 steps the validation loss of softpick is 3.661, 0.028 below softmax (3.689)" */
