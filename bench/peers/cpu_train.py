@@ -116,15 +116,17 @@ def main():
 
     for _ in range(a.warmup):
         loss = step()
-    times, began = [], time.perf_counter()
+    times, began, cpu_began = [], time.perf_counter(), time.process_time()
     while time.perf_counter() - began < a.seconds:
         start = time.perf_counter()
         loss = step()
         times.append(time.perf_counter() - start)
+    cpu_seconds = (time.process_time() - cpu_began) / len(times)
     tokens = a.batch * a.length
     print(json.dumps({
         "peer": "PyTorch " + torch.__version__, "dtype": a.dtype, "threads": a.threads, "steps": len(times),
         "parameters": sum(p.numel() for p in model.parameters()), "loss": loss,
+        "step_cpu_seconds": cpu_seconds,
         "tokens_per_second": tokens * len(times) / sum(times), "tokens_per_second_best": tokens / min(times),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
