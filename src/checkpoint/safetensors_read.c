@@ -16,14 +16,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "checkpoint/stored_dtype.h"
+#include "checkpoint/safetensors_format.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the format is little-endian and is mapped as it stands");
-
-/* Longest header: the format's own limit. */
-enum { HEADER_BYTES_MAX = 100000000, LENGTH_BYTES = 8 };
-
-static const char metadata_key[] = "__metadata__";
 
 typedef struct entry {
     const char *name;   /* borrowed from the header */
@@ -45,35 +40,35 @@ struct sp_safetensors {
 
 static sp_status read_header(json_t **out, int64_t *data_start, const uint8_t *bytes, int64_t n_bytes,
                              const char *source) {
-    SP_REQUIRE(n_bytes >= LENGTH_BYTES, SP_BAD_FILE, "%s: %" PRId64 " bytes: too short for a safetensors file", source,
-               n_bytes);
+    SP_REQUIRE(n_bytes >= SP_SAFETENSORS_LENGTH_BYTES, SP_BAD_FILE,
+               "%s: %" PRId64 " bytes: too short for a safetensors file", source, n_bytes);
     uint64_t length;
     memcpy(&length, bytes, sizeof length);
-    SP_REQUIRE(length <= HEADER_BYTES_MAX, SP_BAD_FILE,
+    SP_REQUIRE(length <= SP_SAFETENSORS_HEADER_MAX, SP_BAD_FILE,
                "%s: a header of %" PRIu64 " bytes (at most %d are allowed): not a safetensors file", source, length,
-               HEADER_BYTES_MAX);
-    SP_REQUIRE((int64_t)length <= n_bytes - LENGTH_BYTES, SP_BAD_FILE,
+               SP_SAFETENSORS_HEADER_MAX);
+    SP_REQUIRE((int64_t)length <= n_bytes - SP_SAFETENSORS_LENGTH_BYTES, SP_BAD_FILE,
                "%s: the header takes %" PRIu64 " bytes but only %" PRId64 " follow: the file is cut short", source,
-               length, n_bytes - LENGTH_BYTES);
-    const char *text = (const char *)bytes + LENGTH_BYTES;
+               length, n_bytes - SP_SAFETENSORS_LENGTH_BYTES);
+    const char *text = (const char *)bytes + SP_SAFETENSORS_LENGTH_BYTES;
     SP_REQUIRE(length > 0 && text[0] == '{', SP_BAD_FILE, "%s: the header does not begin with '{'", source);
 
     char where[1024];
     snprintf(where, sizeof where, "%.1000s: header", source);
     SP_TRY(sp_json_parse(out, text, (int64_t)length, where));
-    *data_start = LENGTH_BYTES + (int64_t)length;
+    *data_start = SP_SAFETENSORS_LENGTH_BYTES + (int64_t)length;
     return SP_OK;
 }
 
 static sp_status check_metadata(const json_t *header, const char *source) {
-    json_t *metadata = json_object_get(header, metadata_key);
+    json_t *metadata = json_object_get(header, SP_SAFETENSORS_METADATA);
     if (!metadata) return SP_OK;
-    SP_REQUIRE(json_is_object(metadata), SP_BAD_FILE, "%s: %s is not an object", source, metadata_key);
+    SP_REQUIRE(json_is_object(metadata), SP_BAD_FILE, "%s: %s is not an object", source, SP_SAFETENSORS_METADATA);
     const char *key;
     json_t *value;
     json_object_foreach(metadata, key, value) {
         SP_REQUIRE(json_is_string(value), SP_BAD_FILE, "%s: %s: the value of '%.200s' is not a string", source,
-                   metadata_key, key);
+                   SP_SAFETENSORS_METADATA, key);
     }
     return SP_OK;
 }
@@ -151,7 +146,7 @@ static sp_status read_entries(sp_safetensors *file, const char *source) {
     const char *name;
     json_t *json;
     json_object_foreach(file->header, name, json) {
-        if (strcmp(name, metadata_key) == 0) continue;
+        if (strcmp(name, SP_SAFETENSORS_METADATA) == 0) continue;
         SP_TRY(read_entry(&file->entries[file->count], name, json, source));
         file->count++;
     }
@@ -283,5 +278,5 @@ const sp_tensor *sp_safetensors_find(const sp_safetensors *file, const char *nam
 }
 
 const char *sp_safetensors_metadata(const sp_safetensors *file, const char *key) {
-    return json_string_value(json_object_get(json_object_get(file->header, metadata_key), key));
+    return json_string_value(json_object_get(json_object_get(file->header, SP_SAFETENSORS_METADATA), key));
 }

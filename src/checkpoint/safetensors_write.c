@@ -9,9 +9,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "checkpoint/stored_dtype.h"
+#include "checkpoint/safetensors_format.h"
 
-enum { HEADER_BYTES_MAX = 100000000, DATA_ALIGNMENT = 8 };
+enum { DATA_ALIGNMENT = 8 };
 
 /* Bytes of a tensor, after a check that its numbers can be written as one run. */
 static sp_status measure_tensor(int64_t *n_bytes, const sp_named_tensor *named, const char *path) {
@@ -53,8 +53,8 @@ static sp_status order_tensors(const sp_named_tensor ***out, const sp_named_tens
 
 static sp_status describe_tensor(json_t *header, const sp_named_tensor *named, int64_t begin, int64_t end,
                                  const char *path) {
-    SP_REQUIRE(strcmp(named->name, "__metadata__") != 0 && !json_object_get(header, named->name), SP_BAD_ARGUMENT,
-               "%s: two tensors are named '%.200s', or the name is reserved", path, named->name);
+    SP_REQUIRE(strcmp(named->name, SP_SAFETENSORS_METADATA) != 0 && !json_object_get(header, named->name),
+               SP_BAD_ARGUMENT, "%s: two tensors are named '%.200s', or the name is reserved", path, named->name);
     json_t *shape = json_array();
     for (int64_t i = 0; i < named->tensor.n_dims; i++)
         json_array_append_new(shape, json_integer(named->tensor.shape[i]));
@@ -68,7 +68,7 @@ static sp_status describe_tensor(json_t *header, const sp_named_tensor *named, i
 /* The header's text, padded with spaces so that the data begins aligned; caller frees. */
 static sp_status format_header(char **text, int64_t *n_text, const sp_named_tensor *const *order, int64_t n,
                                const char *path) {
-    json_t *header = json_pack("{s:{s:s}}", "__metadata__", "format", "pt");
+    json_t *header = json_pack("{s:{s:s}}", SP_SAFETENSORS_METADATA, "format", "pt");
     sp_status status = SP_OK;
     int64_t begin = 0, end = 0, n_bytes = 0;
     *text = NULL;
@@ -82,8 +82,9 @@ static sp_status format_header(char **text, int64_t *n_text, const sp_named_tens
     SP_TRY_OR_DONE(sp_json_format(text, header, 1));
     int64_t length = (int64_t)strlen(*text);
     *n_text = sp_round_up(length, DATA_ALIGNMENT);
-    SP_REQUIRE_OR_DONE(*n_text <= HEADER_BYTES_MAX, SP_BAD_ARGUMENT,
-                       "%s: a header of %" PRId64 " bytes (at most %d are allowed)", path, *n_text, HEADER_BYTES_MAX);
+    SP_REQUIRE_OR_DONE(*n_text <= SP_SAFETENSORS_HEADER_MAX, SP_BAD_ARGUMENT,
+                       "%s: a header of %" PRId64 " bytes (at most %d are allowed)", path, *n_text,
+                       SP_SAFETENSORS_HEADER_MAX);
     char *padded = realloc(*text, (size_t)*n_text + 1);
     SP_REQUIRE_OR_DONE(padded, SP_OUT_OF_MEMORY, "%s: no memory for its header", path);
     memset(padded + length, ' ', (size_t)(*n_text - length));

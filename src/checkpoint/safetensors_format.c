@@ -1,5 +1,5 @@
 /* The table of dtypes that safetensors files may name. */
-#include "checkpoint/stored_dtype.h"
+#include "checkpoint/safetensors_format.h"
 
 #include <stddef.h>
 #include <string.h>

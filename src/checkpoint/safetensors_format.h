@@ -1,8 +1,15 @@
-/* How safetensors files name the dtypes. */
-#ifndef SP_CHECKPOINT_STORED_DTYPE_H
-#define SP_CHECKPOINT_STORED_DTYPE_H
+/* What reader and writer of safetensors files share: limits, the reserved name, how files name the dtypes. */
+#ifndef SP_CHECKPOINT_SAFETENSORS_FORMAT_H
+#define SP_CHECKPOINT_SAFETENSORS_FORMAT_H
 
 #include "softpick/tensor.h"
+
+enum {
+    SP_SAFETENSORS_HEADER_MAX = 100000000, /* bytes: the format's own limit */
+    SP_SAFETENSORS_LENGTH_BYTES = 8,       /* of the header's length, in front of it */
+};
+
+#define SP_SAFETENSORS_METADATA "__metadata__"
 
 typedef struct sp_stored_dtype {
     const char *name; /* as in the header of a file */
