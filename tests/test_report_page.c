@@ -201,7 +201,9 @@ static void markup_in_a_models_name_stays_text(void **state) {
     put(results, "models.</script><i>", json_incref(json_object_get(json_object_get(results, "models"), "softpick")));
     char *page = page_of(results);
     assert_has(page, "&lt;/script&gt;&lt;i&gt;");
-    assert_has(page, "\\u003c/script>\\u003ci>");
+#if SP_WITH_CHART_JS
+    assert_has(page, "\\u003c/script>\\u003ci>"); /* in the charts' JSON */
+#endif
     assert_lacks(page, "</script><i>");
     free(page);
 }

@@ -1,7 +1,8 @@
 /* What is drawn as curves: the loss over the steps, activations over the layers, each with its table.
  *
  * page.js draws with Chart.js what stands in a chart's JSON:
- *   {"x": title, "y": title, "log": bool, "series": [{"name", "model", "hue", "style": "raw|line|points", "data": [[x,y],...]}]} */
+ *   {"x": title, "y": title, "log": bool,
+ *    "series": [{"name", "model", "hue", "style": "raw" | "line" | "points" | "layers", "data": [[x, y], ...]}, ...]} */
 #include "report/page.h"
 
 #include <math.h>
