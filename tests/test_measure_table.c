@@ -85,7 +85,10 @@ static void every_measure_stands_with_its_conditions(void **state) {
         const json_t *threshold = json_object_get(entry, "threshold");
         assert_true(json_is_number(threshold) || json_is_null(threshold));
         const json_t *layers = json_object_get(entry, "per_layer"), *heads = json_object_get(entry, "per_layer_head");
-        assert_true(!layers != !heads);
+        const json_t *states = json_object_get(entry, "per_state");
+        assert_int_equal(!!layers + !!heads + !!states, 1);
+        if (layers) assert_int_equal(json_array_size(layers), L);
+        if (states) assert_int_equal(json_array_size(states), L + 1);
         if (heads) assert_int_equal(json_array_size(heads), L);
         if (heads) assert_int_equal(json_array_size(json_array_get(heads, 0)), H);
     }

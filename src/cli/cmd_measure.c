@@ -28,9 +28,10 @@ static const struct argp_option options[] = {
     {"T", 0, NULL, OPTION_ALIAS, NULL, 0},
     {"samples", KEY_SAMPLES, "N", 0, "samples, in the order of the text (default: 32, or all if there are fewer)", 0},
     {"packing", KEY_PACKING, "WAY", 0,
-     "how samples are cut: bos (each begins with BOS; default), concatenate (the paper's way), documents", 0},
+     "bos: each sample begins with BOS (default); concatenate: the paper's way; documents: attention stays within them",
+     0},
     {NULL, 0, NULL, 0, "How:", 2},
-    {"dtype", KEY_DTYPE, "TYPE", 0, "numbers of the forward pass: f32 (default) or bf16", 0},
+    {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default) or bf16: numbers of the forward pass", 0},
     {"threads", KEY_THREADS, "N", 0, "threads (default: all processors)", 0},
     {NULL, 0, NULL, 0, "What comes out:", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON document instead of the table", 0},
@@ -66,6 +67,20 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     return 0;
 }
 
+/* Lines of at most 78 characters, set in. */
+static void print_wrapped(FILE *stream, const char *text) {
+    enum { WIDTH = 78, INDENT = 6 };
+    int column = 0;
+    while (*text) {
+        int n = (int)strcspn(text, " ");
+        bool breaks = column == 0 || column + 1 + n > WIDTH;
+        if (breaks) fputs(column ? "\n" : "", stream);
+        column = fprintf(stream, "%*s%.*s", breaks ? INDENT : 1, "", n, text) + (breaks ? 0 : column);
+        text += n + (text[n] == ' ');
+    }
+    fputc('\n', stream);
+}
+
 /* The end of --help: what each measure is, from the table of measures. */
 static char *add_definitions(int key, const char *text, void *input) {
     (void)input;
@@ -75,8 +90,10 @@ static char *add_definitions(int key, const char *text, void *input) {
     FILE *stream = open_memstream(&help, &n_bytes);
     if (!stream) return NULL;
     fputs("Measures:\n", stream);
-    for (int i = 0; sp_measure_name(i); i++)
-        fprintf(stream, "  %s: %s\n", sp_measure_name(i), sp_measure_definition(i));
+    for (int i = 0; sp_measure_name(i); i++) {
+        fprintf(stream, "  %s\n", sp_measure_name(i));
+        print_wrapped(stream, sp_measure_definition(i));
+    }
     fprintf(stream, "\n%s", text);
     fclose(stream);
     return help;
@@ -90,31 +107,34 @@ static const struct argp parser = {
            "stream.  MODEL is a checkpoint folder, or a run folder, of which the newest checkpoint is taken."
            "\vExamples:\n"
            "  softpick measure runs/softpick --data tokens\n"
-           "  softpick measure runs/softmax --data tokens --samples 100 --T 2048 --json > softmax.json\n\n"
+           "  softpick measure runs/softmax --data tokens --T 2048 --json > out.json\n\n"
            "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
     .help_filter = add_definitions,
 };
 
 /* ---- the table ------------------------------------------------------------------------------------------------- */
 
+/* A JSON number; NAN for null. */
+static double number_of(const json_t *json) { return json_is_number(json) ? json_number_value(json) : NAN; }
+
 /* A value as people read it: shares in percent. */
-static const char *shown(char out[32], const json_t *value, const char *unit) {
-    if (!json_is_number(value))
+static const char *shown(char out[32], double value, const char *unit) {
+    if (!isfinite(value))
         snprintf(out, 32, "not finite");
     else if (strcmp(unit, "share") == 0)
-        snprintf(out, 32, "%.2f%%", 100 * json_number_value(value));
+        snprintf(out, 32, "%.2f%%", 100 * value);
     else
-        snprintf(out, 32, "%.4g", json_number_value(value));
+        snprintf(out, 32, "%.4g", value);
     return out;
 }
 
 /* Mean of a layer's heads, or the layer's own number. */
 static double layer_value(const json_t *layer) {
-    if (!json_is_array(layer)) return json_is_number(layer) ? json_number_value(layer) : NAN;
+    if (!json_is_array(layer)) return number_of(layer);
     double sum = 0;
     size_t h;
     const json_t *head;
-    json_array_foreach(layer, h, head) sum += json_is_number(head) ? json_number_value(head) : NAN;
+    json_array_foreach(layer, h, head) sum += number_of(head);
     return sum / (double)json_array_size(layer);
 }
 
@@ -122,6 +142,7 @@ static double layer_value(const json_t *layer) {
 static void print_layers(const json_t *measure, const char *unit) {
     const json_t *layers = json_object_get(measure, "per_layer"), *layer;
     if (!layers) layers = json_object_get(measure, "per_layer_head");
+    if (!layers) return;
     size_t l, lowest = 0, highest = 0;
     json_array_foreach(layers, l, layer) {
         double value = layer_value(layer);
@@ -129,11 +150,14 @@ static void print_layers(const json_t *measure, const char *unit) {
         if (value > layer_value(json_array_get(layers, highest))) highest = l;
     }
     char low[32], high[32];
-    json_t *ends[] = {sp_json_number(layer_value(json_array_get(layers, lowest))),
-                      sp_json_number(layer_value(json_array_get(layers, highest)))};
-    printf("%s (layer %zu) .. %s (layer %zu)", shown(low, ends[0], unit), lowest, shown(high, ends[1], unit), highest);
-    json_decref(ends[0]);
-    json_decref(ends[1]);
+    shown(low, layer_value(json_array_get(layers, lowest)), unit);
+    shown(high, layer_value(json_array_get(layers, highest)), unit);
+    if (strcmp(low, high) == 0)
+        printf("  %s in every layer", low);
+    else
+        printf("  %s (layer %zu) .. %s (layer %zu)", low, lowest, high, highest);
+    const char *per_head = json_string_value(json_object_get(measure, "per_layer_head_unit"));
+    if (per_head) printf(", %s", per_head);
 }
 
 static void print_peaks(json_t *measure) {
@@ -152,12 +176,12 @@ static void print_peaks(json_t *measure) {
 static void print_measure(const char *name, json_t *measure) {
     const char *unit = json_string_value(json_object_get(measure, "unit")), *variant;
     char text[32];
-    printf("%-22s %12s  ", name, shown(text, json_object_get(measure, "value"), unit));
+    printf("%-22s %12s", name, shown(text, number_of(json_object_get(measure, "value")), unit));
     print_layers(measure, unit);
     putchar('\n');
     json_t *value;
     json_object_foreach(json_object_get(measure, "variants"), variant, value)
-        printf("  %-20s %12s\n", variant, shown(text, value, unit));
+        printf("  %-20s %12s\n", variant, shown(text, number_of(value), unit));
     print_peaks(measure);
 }
 

@@ -80,6 +80,7 @@ static void finish_share_of_heads(const measure *row, const sp_measures *measure
     for (int64_t i = 0; i < n; i++) count += row->head(&measures->heads[i]) > SP_SILENT_SHARE;
     json_object_set_new(out, "value", sp_json_number(ratio((double)count, n)));
     json_object_set_new(out, "per_layer_head", per_layer_head(measures, row->head));
+    json_object_set_new(out, "per_layer_head_unit", json_string("share of tokens"));
 }
 
 /* ---- the residual stream --------------------------------------------------------------------------------------- */
@@ -138,13 +139,13 @@ static void finish_kurtosis(const measure *row, const sp_measures *measures, jso
 static void finish_kurtosis_paper(const measure *row, const sp_measures *measures, json_t *out) {
     (void)row;
     sp_moments pool = pool_of_paper(measures);
-    json_t *layers = json_array();
+    json_t *states = json_array();
     for (int64_t i = 0; i <= measures->L; i++) {
         int64_t layer = i < measures->L ? i : measures->L + 1;
-        json_array_append_new(layers, sp_json_number(sp_moments_kurtosis(&measures->hidden.moments[layer])));
+        json_array_append_new(states, sp_json_number(sp_moments_kurtosis(&measures->hidden.moments[layer])));
     }
     json_object_set_new(out, "value", sp_json_number(sp_moments_kurtosis(&pool)));
-    json_object_set_new(out, "per_layer", layers);
+    json_object_set_new(out, "per_state", states);
 }
 
 static json_t *peak_json(const sp_peak *peak) {
