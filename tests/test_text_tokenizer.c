@@ -154,12 +154,40 @@ static sp_tokenizer *open_changed(const char *name, const void *more, size_t n_m
     return changed;
 }
 
+/* Words cut at spaces and newlines wherever they stand, against sentencepiece on the whole. */
+static void words_change_no_token(void **state) {
+    (void)state;
+    static const char *const parts[] = {" ",  " ",           "\n",   "the",          "river",           "a",
+                                        "\t", "caf\xc3\xa9", "1984", "\xe2\x96\x81", "\xf0\x9f\x98\x80"};
+    static const char doubles[] = "\x0a\x0d\x0a\x06"
+                                  "\xe2\x96\x81\xe2\x96\x81"
+                                  "\x15\x00\x00\x80\x3f"; /* two spaces in one */
+    sp_tokenizer *changed = open_changed("doubles.model", doubles, sizeof doubles - 1);
+    for (uint64_t seed = 0; seed < 500; seed++) {
+        char text[256], *end = text;
+        uint64_t n_kinds = seed % 2 ? 11 : 9, n = 1 + sp_random_below(seed, 0, 0, 16);
+        *end = 0;
+        for (uint64_t i = 0; i < n; i++) end += sprintf(end, "%s", parts[sp_random_below(seed, 1, i, n_kinds)]);
+        check_chunks(tokenizer, at("tokenizer.model"), text);
+        check_chunks(changed, at("doubles.model"), text);
+    }
+    sp_tokenizer_free(changed);
+    char longest[600]; /* a word that is too long to be remembered */
+    memset(longest, 'r', sizeof longest - 1);
+    longest[sizeof longest - 1] = 0;
+    longest[300] = ' ';
+    check_chunks(tokenizer, at("tokenizer.model"), longest);
+}
+
 static void models_that_forbid_chunks_are_known(void **state) {
     (void)state;
     static const char trims[] = "\x1a\x02\x20\x01"; /* normalizer: remove extra whitespace */
     static const char crosses[] = "\x0a\x0b\x0a\x04"
                                   "a\n\ns"
                                   "\x15\x00\x00\x80\xbf"; /* a piece with newlines */
+    static const char spans[] = "\x0a\x0b\x0a\x04"
+                                "e\xe2\x96\x81"
+                                "\x15\x00\x00\x80\x3f"; /* over two words */
     char *lines = make_lines(20, 1500);
     sp_tokenizer *changed = open_changed("trims.model", trims, sizeof trims - 1);
     assert_false(sp_tokenizer_cuts_at_newlines(changed));
@@ -169,6 +197,11 @@ static void models_that_forbid_chunks_are_known(void **state) {
     assert_int_equal(sp_tokenizer_vocabulary(changed), 301);
     assert_false(sp_tokenizer_cuts_at_newlines(changed));
     check_chunks(changed, at("crosses.model"), lines);
+    sp_tokenizer_free(changed);
+    changed = open_changed("spans.model", spans, sizeof spans - 1);
+    assert_string_equal(sp_tokenizer_piece(changed, 300), "e\xe2\x96\x81");
+    assert_true(sp_tokenizer_cuts_at_newlines(changed));
+    check_chunks(changed, at("spans.model"), lines);
     sp_tokenizer_free(changed);
     free(lines);
 }
@@ -331,6 +364,7 @@ int main(void) {
         cmocka_unit_test(control_pieces_in_text_are_text),
         cmocka_unit_test(special_tokens_decode_to_nothing),
         cmocka_unit_test(chunks_change_no_token),
+        cmocka_unit_test(words_change_no_token),
         cmocka_unit_test(models_that_forbid_chunks_are_known),
         cmocka_unit_test(training_again_gives_the_same_bytes),
         cmocka_unit_test(training_reads_an_even_sample),

@@ -21,7 +21,7 @@
 #include "text/shards.h"
 #include "text/tokenizer.h"
 
-enum { PIECE_BYTES = 1 << 18, BATCH_BYTES = 1 << 22, DOCUMENTS_TO_DIVIDE = 20 };
+enum { PIECE_BYTES = 1 << 18, BATCH_BYTES = 1 << 23, DOCUMENTS_TO_DIVIDE = 20 };
 
 static const char *const split_names[] = {"train", "validation"};
 enum { TRAIN, VALIDATION, N_SPLITS };

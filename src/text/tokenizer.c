@@ -1,21 +1,23 @@
 /* Tokenizers: sentencepiece models, opened and used.  Training: tokenizer_train.c.
  *
- * A long text is encoded in chunks that are cut before newlines, in parallel: sentencepiece's time per byte
- * grows with the length of its input (1 MB/s for 4 MB at once, 4 MB/s line by line).  The result is the same
- * when a newline is always a byte piece, as in LLaMA's vocabulary: then no piece reaches over it.  A chunk
- * that begins with a newline gets the dummy space that belongs to the beginning of a text; its tokens, known
- * from encoding a lone newline, are dropped.  Models of other kinds (`cuts` is false) encode each text as a
- * whole. */
+ * A long text is encoded in chunks that are cut before newlines, in parallel, and each chunk word by word: sentencepiece's
+ * time per byte grows with the length of its input (1 MB/s for 4 MB at once, 4 MB/s line by line), and most words were met
+ * before.  The result is that of the whole text when a newline is always a byte piece, as in LLaMA's vocabulary: then no
+ * piece reaches over it.  A chunk that begins with a newline gets the dummy space that belongs to the beginning of a
+ * text; its tokens, known from encoding a lone newline, are dropped.  Models of other kinds (`cuts` is false) encode each
+ * text as a whole. */
 #define _GNU_SOURCE
 #include "text/tokenizer.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "text/hash.h"
 #include "text/sentencepiece_shim.h"
+#include "text/word_encoder.h"
 
 enum { CHUNK_BYTES = 4096 };
 
@@ -24,8 +26,10 @@ struct sp_tokenizer {
     char *path;
     int64_t vocabulary;
     uint64_t hash;
-    bool cuts;
-    int64_t n_dummy; /* tokens of the dummy space before a newline that begins a text */
+    bool cuts;      /* text may be cut before newlines */
+    bool words;     /* words may be encoded apart as well */
+    int32_t *dummy; /* n_dummy tokens of the dummy space before a newline that begins a text, and the newline */
+    int64_t n_dummy;
 };
 
 /* ---- opening ---- */
@@ -45,12 +49,13 @@ static bool some_piece_holds_newline(const sp_tokenizer *tokenizer) {
 static sp_status find_cuts(sp_tokenizer *tokenizer) {
     static const char probe[] = "a  \n  \n b";
     enum { N_HEAD = 3 };
-    int32_t *lone = NULL, *whole = NULL, *head = NULL, *tail = NULL;
+    int32_t *whole = NULL, *head = NULL, *tail = NULL;
     int64_t n_lone, n_whole, n_head, n_tail;
     sp_status status = SP_OK;
     const sp_sentencepiece *model = tokenizer->model;
-    SP_TRY_OR_DONE(sp_sentencepiece_encode(model, "\n", 1, &lone, &n_lone));
-    if (n_lone == 0 || !is_newline(tokenizer, lone[n_lone - 1]) || some_piece_holds_newline(tokenizer)) goto done;
+    SP_TRY_OR_DONE(sp_sentencepiece_encode(model, "\n", 1, &tokenizer->dummy, &n_lone));
+    if (n_lone == 0 || !is_newline(tokenizer, tokenizer->dummy[n_lone - 1]) || some_piece_holds_newline(tokenizer))
+        goto done;
     tokenizer->n_dummy = n_lone - 1;
     SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe, sizeof probe - 1, &whole, &n_whole));
     SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe, N_HEAD, &head, &n_head));
@@ -58,8 +63,8 @@ static sp_status find_cuts(sp_tokenizer *tokenizer) {
     int64_t n_rest = n_tail - tokenizer->n_dummy;
     tokenizer->cuts = n_head + n_rest == n_whole && memcmp(whole, head, (size_t)n_head * sizeof *whole) == 0 &&
                       memcmp(whole + n_head, tail + tokenizer->n_dummy, (size_t)n_rest * sizeof *whole) == 0;
+    tokenizer->words = tokenizer->cuts && sp_words_stand_apart(model);
 done:
-    free(lone);
     free(whole);
     free(head);
     free(tail);
@@ -103,6 +108,7 @@ void sp_tokenizer_free(sp_tokenizer *tokenizer) {
     if (!tokenizer) return;
     sp_sentencepiece_free(tokenizer->model);
     free(tokenizer->path);
+    free(tokenizer->dummy);
     free(tokenizer);
 }
 
@@ -165,24 +171,42 @@ static sp_status cut_item(const sp_tokenizer *tokenizer, const sp_encoding *item
     return SP_OK;
 }
 
-/* Messages belong to threads: a failure is found again, and told, by the caller's. */
-static sp_status encode_chunks(const sp_tokenizer *tokenizer, chunks *list) {
-    int64_t failed = -1;
-#pragma omp parallel for schedule(dynamic, 16) if (list->n > 16)
-    for (int64_t i = 0; i < list->n; i++) {
-        sp_encoding *chunk = &list->items[i];
-        if (sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens, &chunk->n_tokens) !=
-            SP_OK) {
-#pragma omp atomic write
-            failed = i;
-        }
-    }
-    if (failed < 0) return SP_OK;
-    sp_encoding *chunk = &list->items[failed];
-    return sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens, &chunk->n_tokens);
+/* Without the dummy space, if the chunk continues a text. */
+static sp_status encode_chunk(const sp_tokenizer *tokenizer, sp_word_encoder *words, sp_encoding *chunk) {
+    if (words)
+        return sp_word_encoder_encode(words, chunk->text, chunk->n_bytes, chunk->continues, &chunk->tokens,
+                                      &chunk->n_tokens);
+    SP_TRY(sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens, &chunk->n_tokens));
+    if (!chunk->continues) return SP_OK;
+    chunk->n_tokens -= tokenizer->n_dummy;
+    memmove(chunk->tokens, chunk->tokens + tokenizer->n_dummy, (size_t)chunk->n_tokens * sizeof *chunk->tokens);
+    return SP_OK;
 }
 
-static sp_status join_chunks(const sp_tokenizer *tokenizer, const chunks *list, sp_encoding *items) {
+/* Messages belong to threads: `problem` carries the first thread's that fails to the caller's. */
+static sp_status encode_chunks(const sp_tokenizer *tokenizer, chunks *list) {
+    sp_status result = SP_OK;
+    char problem[1024];
+#pragma omp parallel if (list->n > 16)
+    {
+        sp_word_encoder *words = NULL;
+        sp_status status = SP_OK;
+        if (tokenizer->words)
+            status = sp_word_encoder_new(&words, tokenizer->model, tokenizer->dummy, tokenizer->n_dummy);
+#pragma omp for schedule(dynamic, 16)
+        for (int64_t i = 0; i < list->n; i++)
+            if (status == SP_OK) status = encode_chunk(tokenizer, words, &list->items[i]);
+        sp_word_encoder_free(words);
+#pragma omp critical
+        if (status != SP_OK && result == SP_OK) {
+            result = status;
+            snprintf(problem, sizeof problem, "%s", sp_last_message());
+        }
+    }
+    return result == SP_OK ? SP_OK : sp_fail(result, "%s", problem);
+}
+
+static sp_status join_chunks(const chunks *list, sp_encoding *items) {
     for (int64_t i = 0, next; i < list->n; i = next) {
         sp_encoding *item = &items[list->owners[i]];
         int64_t n = 0;
@@ -191,10 +215,9 @@ static sp_status join_chunks(const sp_tokenizer *tokenizer, const chunks *list, 
         SP_REQUIRE(item->tokens, SP_OUT_OF_MEMORY, "encoding: no memory for %" PRId64 " tokens", n);
         for (int64_t k = i; k < next; k++) {
             const sp_encoding *chunk = &list->items[k];
-            int64_t skip = chunk->continues ? tokenizer->n_dummy : 0;
-            memcpy(item->tokens + item->n_tokens, chunk->tokens + skip,
-                   (size_t)(chunk->n_tokens - skip) * sizeof *item->tokens);
-            item->n_tokens += chunk->n_tokens - skip;
+            if (chunk->n_tokens > 0)
+                memcpy(item->tokens + item->n_tokens, chunk->tokens, (size_t)chunk->n_tokens * sizeof *item->tokens);
+            item->n_tokens += chunk->n_tokens;
         }
     }
     return SP_OK;
@@ -209,7 +232,7 @@ sp_status sp_tokenizer_encode_all(const sp_tokenizer *tokenizer, sp_encoding *it
     }
     for (int64_t i = 0; i < n; i++) SP_TRY_OR_DONE(cut_item(tokenizer, &items[i], i, &list));
     SP_TRY_OR_DONE(encode_chunks(tokenizer, &list));
-    SP_TRY_OR_DONE(join_chunks(tokenizer, &list, items));
+    SP_TRY_OR_DONE(join_chunks(&list, items));
 done:
     for (int64_t i = 0; i < list.n; i++) free(list.items[i].tokens);
     free(list.items);
