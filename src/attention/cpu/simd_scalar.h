@@ -65,17 +65,29 @@ static inline float v_highest(v x) {
     return a > b ? a : b;
 }
 
+/* By way of memcpy: the 16 bits may lie in memory of any type. */
 static inline v v_load_bf16(const uint16_t *from) {
-    return (v){sp_bf16_to_f32(from[0]), sp_bf16_to_f32(from[1]), sp_bf16_to_f32(from[2]), sp_bf16_to_f32(from[3])};
+    uint16_t x[V_WIDTH];
+    memcpy(x, from, sizeof x);
+    return (v){sp_bf16_to_f32(x[0]), sp_bf16_to_f32(x[1]), sp_bf16_to_f32(x[2]), sp_bf16_to_f32(x[3])};
 }
+
 static inline void v_store_bf16(uint16_t *to, v x) {
-    for (int i = 0; i < V_WIDTH; i++) to[i] = sp_bf16_from_f32(x[i]);
+    uint16_t halves[V_WIDTH];
+    for (int i = 0; i < V_WIDTH; i++) halves[i] = sp_bf16_from_f32(x[i]);
+    memcpy(to, halves, sizeof halves);
 }
+
 static inline v v_load_f16(const uint16_t *from) {
-    return (v){sp_f16_to_f32(from[0]), sp_f16_to_f32(from[1]), sp_f16_to_f32(from[2]), sp_f16_to_f32(from[3])};
+    uint16_t x[V_WIDTH];
+    memcpy(x, from, sizeof x);
+    return (v){sp_f16_to_f32(x[0]), sp_f16_to_f32(x[1]), sp_f16_to_f32(x[2]), sp_f16_to_f32(x[3])};
 }
+
 static inline void v_store_f16(uint16_t *to, v x) {
-    for (int i = 0; i < V_WIDTH; i++) to[i] = sp_f16_from_f32(x[i]);
+    uint16_t halves[V_WIDTH];
+    for (int i = 0; i < V_WIDTH; i++) halves[i] = sp_f16_from_f32(x[i]);
+    memcpy(to, halves, sizeof halves);
 }
 
 /* to[j * to_stride + i] = from[i * from_stride + j] for a square of V_WIDTH. */
