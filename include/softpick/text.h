@@ -30,8 +30,7 @@ SP_API int32_t sp_tokenizer_bos(const sp_tokenizer *tokenizer);
 SP_API int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer);
 /* The piece as it stands in the vocabulary ("▁the"); NULL outside the range.  Borrowed. */
 SP_API const char *sp_tokenizer_piece(const sp_tokenizer *tokenizer, int32_t id);
-/* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens.
- */
+/* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes,
                                                    int32_t **tokens, int64_t *n_tokens);
 /* Decodes to bytes with a 0 after them.  Caller frees *text. */

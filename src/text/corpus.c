@@ -67,8 +67,7 @@ static sp_status fill(sp_corpus *corpus) {
     return SP_OK;
 }
 
-/* Length, newline included, of the line that begins `skip` bytes after `at`; 0 when the file is over there.
- */
+/* Length, newline included, of the line that begins `skip` bytes after `at`; 0 when the file is over there. */
 static sp_status find_line(sp_corpus *corpus, int64_t skip, int64_t *n_bytes) {
     for (int64_t searched = skip;;) {
         const char *line = corpus->buffer + corpus->at + skip;

@@ -50,8 +50,7 @@ SP_MUST_CHECK sp_status sp_corpus_open(sp_corpus **out, const char *const *paths
 SP_MUST_CHECK sp_status sp_corpus_next(sp_corpus *corpus, sp_corpus_piece *piece);
 void sp_corpus_close(sp_corpus *corpus);
 
-/* What a first pass over the text finds out: sizes for progress and sampling, and where it may be cut in two.
- */
+/* What a first pass over the text finds out: sizes for progress and sampling, and where it may be cut in two. */
 typedef struct sp_corpus_facts {
     int64_t n_bytes, n_documents;
     int64_t last_document; /* bytes before the last document */

@@ -154,8 +154,7 @@ static sp_status open_split(sp_shards *shards, const char *folder, const char *s
     return SP_OK;
 }
 
-/* A crash between the renames of writing leaves two sets mixed: the other split, if it is there, must be of
- * ours. */
+/* A crash between the renames of writing leaves two sets mixed: the other split, if it is there, must be of ours. */
 static sp_status check_other_split(const sp_shards *shards, const char *folder, const char *split) {
     char path[SP_SHARD_PATH_BYTES];
     SP_TRY(sp_shard_path(path, folder, strcmp(split, "train") == 0 ? "validation" : "train", 0));

@@ -38,8 +38,7 @@ static sp_status report(line_source *source) {
     return SP_OK;
 }
 
-/* Takes lines as long as the share taken is behind the share wanted of what was seen: evenly over the corpus.
- */
+/* Takes lines as long as the share taken is behind the share wanted of what was seen: evenly over the corpus. */
 static bool is_wanted(const line_source *source) {
     int64_t most = source->options->n_bytes_max;
     if (most == 0 || source->total <= most) return true;

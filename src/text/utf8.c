@@ -4,8 +4,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Leading bytes from `first` to `last` want `n` more bytes, the next one from `low` to `high`, others 80..BF.
- */
+/* Leading bytes from `first` to `last` want `n` more bytes, the next one from `low` to `high`, others 80..BF. */
 static const struct {
     uint8_t first, last, n, low, high;
 } sequences[] = {

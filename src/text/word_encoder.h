@@ -14,7 +14,8 @@ bool sp_words_stand_apart(const sp_sentencepiece *model);
 
 typedef struct sp_word_encoder sp_word_encoder;
 
-/* `dummy`: tokens of the dummy space that sentencepiece puts before a text, n_dummy = 0 when it puts none.  Borrowed. */
+/* `dummy`: tokens of the dummy space that sentencepiece puts before a text; n_dummy is 0 if there is none.
+ * Borrowed. */
 SP_MUST_CHECK sp_status sp_word_encoder_new(sp_word_encoder **out, const sp_sentencepiece *model, const int32_t *dummy,
                                             int64_t n_dummy);
 void sp_word_encoder_free(sp_word_encoder *encoder);
