@@ -1,11 +1,11 @@
 /* Tokenizers: sentencepiece models, opened and used.  Training: tokenizer_train.c.
  *
  * A long text is encoded in chunks that are cut before newlines, in parallel, and each chunk word by word:
- * sentencepiece's time per byte grows with the length of its input (1 MB/s for 4 MB at once, 4 MB/s line by line), and
- * most words were met before.  The result is that of the whole text when a newline is always a byte piece, as in LLaMA's
- * vocabulary: then no piece reaches over it.  A chunk that begins with a newline gets the dummy space that belongs to
- * the beginning of a text; its tokens, known from encoding a lone newline, are dropped.  Models of other kinds (`cuts` is
- * false) encode each text as a whole. */
+ * sentencepiece's time per byte grows with the length of its input (1 MB/s for 4 MB at once, 4 MB/s line by line),
+ * and most words were met before.  The result is that of the whole text when a newline is always a byte piece, as in
+ * LLaMA's vocabulary: then no piece reaches over it.  A chunk that begins with a newline gets the dummy space that
+ * belongs to the beginning of a text; its tokens, known from encoding a lone newline, are dropped.  Models of other
+ * kinds (`cuts` is false) encode each text as a whole. */
 #define _GNU_SOURCE
 #include "text/tokenizer.h"
 

@@ -2,7 +2,8 @@
  *
  * " the" is looked up as "the": sentencepiece is given the word without its first space and puts its dummy space there,
  * which gives the tokens of " the".  The word at the beginning of a text keeps its spaces: there the dummy space comes
- * on top.  A word that begins with a newline gets the dummy space too; its tokens are dropped, but for the text's first. */
+ * on top.  A word that begins with a newline gets the dummy space too; its tokens are dropped, unless it begins
+ * the text. */
 #define _GNU_SOURCE
 #include "text/word_encoder.h"
 
