@@ -1,0 +1,78 @@
+/* A study: one text, one model shape, several attention functions, trained alike, measured alike, compared.
+ * Settings are rows of one table (study_settings.c), which makes the options, the help, study.json and the check that a
+ * continued study is the same study. */
+#ifndef SP_CLI_STUDY_H
+#define SP_CLI_STUDY_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "softpick/model.h"
+#include "softpick/text.h"
+#include "softpick/train.h"
+
+typedef struct study_settings {
+    const char *preset, *attention, *schedule, *packing, *dtype, *prompt, *tokenizer;
+    int64_t layers, heads, kv_heads, width, ffn_width, vocabulary;
+    int64_t T, B, accumulate, steps, warmup_steps, samples, measure_length, seed;
+    double minutes, learning_rate, initializer_range, adam_eps, validation_fraction;
+} study_settings;
+
+typedef enum study_kind { STUDY_COUNT, STUDY_NUMBER, STUDY_WORD } study_kind;
+
+typedef struct study_setting {
+    const char *name; /* of the option and in study.json */
+    study_kind kind;
+    int64_t offset;
+    double min, max; /* of a count or number */
+    const char *argument, *help;
+    int group;
+} study_setting;
+
+extern const study_setting study_table[];
+extern const int study_table_rows;
+
+/* The preset's settings; NULL when there is none of that name. */
+const study_settings *study_preset(const char *name);
+/* The i-th preset's name and one-line description; false past the end. */
+bool study_preset_at(int i, const char **name, const char **help);
+
+json_t *study_settings_json(const study_settings *settings);
+/* What differs first between two studies, as "T is 128 there and 256 here"; false if nothing does. */
+bool study_settings_differ(char *out, int64_t out_bytes, const json_t *there, const json_t *here);
+
+enum { STUDY_MODELS_MAX = 8 };
+
+typedef struct study {
+    study_settings settings;
+    const char *out;
+    const char *const *texts;
+    int64_t n_texts;
+    const char *command; /* as typed */
+    sp_normalizer attention[STUDY_MODELS_MAX];
+    int64_t n_models;
+    char tokens[4096]; /* folder of shards and tokenizer */
+    sp_tokenizer *tokenizer;
+    int64_t n_train, n_validation, n_documents;
+    sp_dtype dtype;
+    json_t *models; /* name -> results of one model */
+} study;
+
+/* Steps of a study, in order; each skips what an earlier process has finished. */
+sp_status study_prepare_tokens(study *s);
+sp_status study_choose_steps(study *s);
+sp_status study_run_model(study *s, sp_normalizer attention);
+
+/* The configuration of the model with this attention, and the options of its training. */
+sp_status study_model_config(sp_model_config *config, const study *s, sp_normalizer attention);
+sp_status study_train_options(sp_train_options *options, const study *s);
+
+/* results.json of a finished study. */
+json_t *study_results(const study *s);
+/* Loss curves {step, loss, validation_step, validation_loss} from a run's log.jsonl, at most n_max points. */
+sp_status study_curve(json_t **out, const char *run_folder, int64_t n_max);
+/* The table softmax | softpick | difference on stdout. */
+void study_print(const json_t *results);
+
+#endif

@@ -1,0 +1,198 @@
+/* What a study found: loss curves, results.json (docs/results.md), the table on the terminal. */
+#include "cli/study.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/status.h"
+#include "cli/cli.h"
+#include "softpick/device.h"
+
+/* ---- curves ------------------------------------------------------------------------------------------------------ */
+
+typedef struct curve {
+    json_t *step, *loss, *validation_step, *validation_loss;
+    int64_t stride; /* steps of one point: their mean is drawn */
+    double sum;
+    int64_t count;
+} curve;
+
+static void add_line(curve *c, const json_t *line) {
+    const json_t *event = json_object_get(line, "event"), *loss = json_object_get(line, "loss");
+    if (!json_is_string(event) || !json_is_number(loss)) return;
+    json_t *step = json_object_get(line, "step");
+    if (strcmp(json_string_value(event), "validation") == 0) {
+        json_array_append(c->validation_step, step);
+        json_array_append_new(c->validation_loss, sp_json_number(json_number_value(loss)));
+    } else if (strcmp(json_string_value(event), "step") == 0) {
+        c->sum += json_number_value(loss);
+        if (++c->count < c->stride) return;
+        json_array_append(c->step, step);
+        json_array_append_new(c->loss, sp_json_number(c->sum / (double)c->count));
+        c->sum = 0;
+        c->count = 0;
+    }
+}
+
+static int64_t count_lines(const char *text) {
+    int64_t count = 0;
+    for (; *text; text++) count += *text == '\n';
+    return count;
+}
+
+sp_status study_curve(json_t **out, const char *run_folder, int64_t n_max) {
+    *out = NULL;
+    char path[4096], *text;
+    SP_TRY(sp_path_join(path, sizeof path, run_folder, "log.jsonl"));
+    SP_TRY(sp_file_read(path, &text, NULL));
+    curve c = {json_array(), json_array(), json_array(), json_array(), count_lines(text) / n_max + 1, 0, 0};
+    sp_status status = SP_OK;
+    for (char *line = text, *end; status == SP_OK && (end = strchr(line, '\n')); line = end + 1) {
+        json_t *json;
+        status = sp_json_parse(&json, line, end - line, path);
+        if (status == SP_OK) add_line(&c, json);
+        if (status == SP_OK) json_decref(json);
+    }
+    free(text);
+    *out = json_pack("{so so so so}", "step", c.step, "loss", c.loss, "validation_step", c.validation_step,
+                     "validation_loss", c.validation_loss);
+    return status;
+}
+
+/* ---- results.json ------------------------------------------------------------------------------------------------ */
+
+static const char *attention_variant(const sp_model_config *config, const study *s) {
+    static uint64_t nothing[8]; /* the choice looks at shapes and dtypes, never at the numbers */
+    int64_t T = s->settings.T, D = config->head_width;
+    sp_attention problem;
+    sp_attention_init(&problem);
+    problem.normalizer = config->attention_function;
+    problem.q = sp_tensor_view(nothing, s->dtype, 4, (int64_t[]){s->settings.B, T, config->n_heads, D});
+    problem.k = sp_tensor_view(nothing, s->dtype, 4, (int64_t[]){s->settings.B, T, config->n_kv_heads, D});
+    problem.v = problem.k;
+    problem.out = problem.q;
+    const char *name;
+    return sp_attention_choose(&problem, SP_ATTENTION_FORWARD, &name) == SP_OK ? name : "unknown";
+}
+
+static json_t *machine_json(const sp_model_config *config, const study *s) {
+    return json_pack("{ss si si ss ss}", "cpu", sp_cpu_model(), "cores", sp_cpu_count(), "threads",
+                     omp_get_max_threads(), "attention_variant", attention_variant(config, s), "matmul_variant",
+                     sp_model_matmul_name(s->dtype));
+}
+
+static json_t *settings_json(const study *s) {
+    const study_settings *set = &s->settings;
+    sp_train_options options;
+    json_t *texts = json_array(), *minutes = set->minutes > 0 ? json_real(set->minutes) : json_null();
+    for (int64_t i = 0; i < s->n_texts; i++) json_array_append_new(texts, json_string(s->texts[i]));
+    if (study_train_options(&options, s) != SP_OK) options = sp_train_options_default();
+    json_t *root = json_object();
+    json_object_set_new(root, "command", json_string(s->command));
+    json_object_set_new(root, "preset", json_string(set->preset));
+    json_object_set_new(root, "text", texts);
+    json_object_set_new(root, "tokenizer",
+                        json_pack("{ss sI}", "kind", set->tokenizer[0] ? "sentencepiece" : "bpe", "vocabulary",
+                                  (json_int_t)sp_tokenizer_vocabulary(s->tokenizer)));
+    json_object_set_new(root, "tokens",
+                        json_pack("{sI sI sI}", "train", (json_int_t)s->n_train, "validation",
+                                  (json_int_t)s->n_validation, "documents", (json_int_t)s->n_documents));
+    json_object_set_new(root, "T", json_integer(set->T));
+    json_object_set_new(root, "B", json_integer(set->B));
+    json_object_set_new(root, "accumulate", json_integer(set->accumulate));
+    json_object_set_new(root, "steps", json_integer(set->steps));
+    json_object_set_new(root, "packing", json_string(set->packing));
+    json_object_set_new(root, "learning_rate", json_real(set->learning_rate));
+    json_object_set_new(root, "schedule", json_string(set->schedule));
+    json_object_set_new(root, "warmup_steps", json_integer(options.warmup_steps));
+    json_object_set_new(root, "weight_decay", json_real(options.weight_decay));
+    json_object_set_new(root, "seed", json_integer(set->seed));
+    json_object_set_new(root, "dtype", json_string(sp_dtype_name(s->dtype)));
+    json_object_set_new(root, "minutes", minutes);
+    return root;
+}
+
+static json_t *model_json(const sp_model_config *c) {
+    return json_pack("{sI sI sI sI sI sI sI sI}", "layers", (json_int_t)c->n_layers, "heads", (json_int_t)c->n_heads,
+                     "kv_heads", (json_int_t)c->n_kv_heads, "width", (json_int_t)c->width, "head_width",
+                     (json_int_t)c->head_width, "ffn_width", (json_int_t)c->ffn_width, "vocabulary",
+                     (json_int_t)c->vocabulary, "parameters", (json_int_t)sp_model_config_n_parameters(c));
+}
+
+json_t *study_results(const study *s) {
+    sp_model_config config;
+    if (study_model_config(&config, s, s->attention[0]) != SP_OK) return NULL;
+    char created[32];
+    time_t now = time(NULL);
+    strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", gmtime(&now));
+    return json_pack("{ss ss s{ss ss?} so so so sO}", "schema", "softpick-results/1", "created", created, "softpick",
+                     "version", sp_version(), "commit", cli_build.commit[0] ? cli_build.commit : NULL, "machine",
+                     machine_json(&config, s), "settings", settings_json(s), "model", model_json(&config), "models",
+                     s->models);
+}
+
+/* ---- the terminal ------------------------------------------------------------------------------------------------ */
+
+/* Rows of the table: key of a model's results, what it is called, digits after the point; percent: shares. */
+static const struct {
+    const char *key, *label;
+    int digits;
+    bool percent;
+} rows[] = {
+    {"validation_loss", "validation loss (nats per token)", 4, false},
+    {"train_loss", "training loss, last steps", 4, false},
+    {"sink_rate", "sink rate (first token above 0.3)", 1, true},
+    {"first_token_mass", "attention on the first token", 1, true},
+    {"row_mass", "attention in all (row mass)", 1, true},
+    {"sparsity", "exact zeros in the attention map", 1, true},
+    {"silent_heads", "silent heads", 1, true},
+    {"kurtosis", "kurtosis of hidden states", 1, false},
+    {"activation_max", "largest hidden state", 1, false},
+    {"activation_min", "smallest hidden state", 1, false},
+    {"tokens_per_second", "training speed (tokens/s)", 0, false},
+};
+
+static void format_value(char *out, int64_t out_bytes, const json_t *value, int digits, bool percent, bool sign) {
+    if (!json_is_number(value))
+        snprintf(out, (size_t)out_bytes, "-");
+    else
+        snprintf(out, (size_t)out_bytes, sign ? "%+.*f%s" : "%.*f%s", digits,
+                 json_number_value(value) * (percent ? 100 : 1), percent ? "%" : "");
+}
+
+static void print_row(const json_t *models, size_t row) {
+    const char *name;
+    json_t *model, *first = NULL, *last = NULL, *difference = NULL;
+    char text[64];
+    printf("  %-36s", rows[row].label);
+    json_object_foreach((json_t *)(uintptr_t)models, name, model) {
+        last = json_object_get(model, rows[row].key);
+        if (!first) first = last;
+        format_value(text, sizeof text, last, rows[row].digits, rows[row].percent, false);
+        printf(" %14s", text);
+    }
+    if (json_object_size(models) == 2) {
+        if (json_is_number(first) && json_is_number(last))
+            difference = json_real(json_number_value(last) - json_number_value(first));
+        format_value(text, sizeof text, difference, rows[row].digits, rows[row].percent, true);
+        printf(" %14s", text);
+        json_decref(difference);
+    }
+    printf("\n");
+}
+
+void study_print(const json_t *results) {
+    const json_t *models = json_object_get(results, "models");
+    const char *name;
+    json_t *model;
+    printf("\n  %-36s", "");
+    json_object_foreach((json_t *)(uintptr_t)models, name, model) printf(" %14s", name);
+    printf(json_object_size(models) == 2 ? " %14s\n" : "\n", "difference");
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) print_row(models, row);
+}
