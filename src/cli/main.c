@@ -19,6 +19,7 @@ typedef struct command {
 
 /* In the order in which a newcomer needs them. */
 static const command commands[] = {
+    {"study", cmd_study, "train twins on a text, measure them, compare them"},
     {"tokenize", cmd_tokenize, "turn text into a tokenizer and token shards"},
     {"train", cmd_train, "train a model on token shards"},
     {"measure", cmd_measure, "measure sinks, sparsity, silent heads and outliers of a model"},
