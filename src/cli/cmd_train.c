@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -259,6 +259,13 @@ static void format_step(char *out, int64_t out_bytes, const sp_train_step *step,
              step->tokens_per_second, left, step->skipped ? "  SKIPPED: not finite" : "");
 }
 
+/* Letters that fit into a line of the terminal: a longer one could not be drawn over. */
+static int line_width(void) {
+    struct winsize size;
+    bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+    return known ? size.ws_col - 1 : 79;
+}
+
 /* With the first step: what is wrong with the run is then known, and stands alone. */
 static void show_start(const display *d) {
     const settings *s = d->settings;
@@ -278,7 +285,7 @@ static void show_step(void *user, const sp_train_step *step) {
     bool last = step->n_steps > 0 && step->step == step->n_steps;
     if (d->draws) {
         format_step(line, sizeof line, step, d->validation_loss);
-        fprintf(stderr, "\r\033[K%s", line);
+        fprintf(stderr, "\r\033[K%.*s", line_width(), line);
         d->is_drawn = true;
         if (measured || step->skipped) end_drawn_line(d);
     } else if (measured || step->skipped || last || step->seconds - d->shown >= PLAIN_LINE_SECONDS) {
