@@ -76,6 +76,7 @@ static int open_place(void **state) {
     strcpy(place.folder, "/tmp/softpick_cli_XXXXXX");
     assert_non_null(mkdtemp(place.folder));
     assert_int_equal(chdir(place.folder), 0);
+    assert_int_equal(setenv("OMP_NUM_THREADS", "1", 1), 0); /* many short runs of a tiny model */
     write_text("text.txt");
     const char *paths[] = {"text.txt"};
     sp_tokenizer_train_options train = sp_tokenizer_train_options_default();
@@ -278,6 +279,29 @@ static void prompt_comes_from_standard_input(void **state) {
     free(second);
 }
 
+/* A trained model with grouped queries, and the text that another program wrote with it. */
+static void golden_text_of_a_trained_model_is_written(void **state) {
+    (void)state;
+    const char *data = getenv("SOFTPICK_DATA"), *here = strstr(__FILE__, "/tests/");
+    char folder[1024], command[4096];
+    if (data)
+        snprintf(folder, sizeof folder, "%s", data);
+    else
+        snprintf(folder, sizeof folder, "%.*s/../shared/data", (int)(here ? here - __FILE__ : 0), __FILE__);
+    snprintf(command, sizeof command,
+             "mkdir stories && cp '%s'/ckpt/stories260K-hf/* stories && "
+             "cp '%s/tokenizer/stories/tok512.model' stories/tokenizer.model && "
+             "cp '%s/ckpt/stories260K.golden.txt' golden",
+             folder, folder, folder);
+    if (!sp_folder_exists(folder)) skip();
+    assert_int_equal(system(command), 0);
+    assert_int_equal(run("generate stories --temperature 0 --tokens 200"), 0);
+    char *text = content("out", NULL), *golden = content("golden", NULL);
+    assert_string_equal(text, golden);
+    free(text);
+    free(golden);
+}
+
 static void text_ends_where_the_positions_do(void **state) {
     (void)state;
     assert_int_equal(run("generate run --prompt lot --tokens 5k --json"), 0);
@@ -323,6 +347,7 @@ int main(void) {
         cmocka_unit_test(temperature_zero_needs_no_seed),
         cmocka_unit_test(samples_have_seeds_of_their_own),
         cmocka_unit_test(prompt_comes_from_standard_input),
+        cmocka_unit_test(golden_text_of_a_trained_model_is_written),
         cmocka_unit_test(text_ends_where_the_positions_do),
         cmocka_unit_test(generate_names_what_is_wrong),
         cmocka_unit_test(generate_help_is_whole),
