@@ -137,6 +137,8 @@ static sp_status check_settings(study *s) {
     SP_TRY(read_dtype(s));
     sp_train_options options;
     SP_TRY(study_train_options(&options, s));
+    SP_REQUIRE(s->settings.steps > 0 || s->settings.minutes > 0, SP_BAD_ARGUMENT,
+               "--steps and --minutes are both 0: one of them says how long to train");
     SP_REQUIRE(s->settings.width % s->settings.heads == 0 && s->settings.width / s->settings.heads % 2 == 0,
                SP_BAD_ARGUMENT, "--width is %" PRId64 ": not an even multiple of the %" PRId64 " heads",
                s->settings.width, s->settings.heads);
@@ -167,42 +169,46 @@ static sp_status clear_folder(const study *s) {
 }
 
 /* study.json: the settings asked for, the texts, and the steps chosen, so that a study stopped half-way goes on as the
- * same study. */
-static sp_status claim_folder(study *s, bool force) {
+ * same study.  It is written once the tokens are there: before, nothing is worth keeping. */
+static json_t *study_json(const study *s, json_t *texts) {
+    json_t *root = study_settings_json(&s->settings);
+    json_object_set(root, "text", texts);
+    return root;
+}
+
+static sp_status check_folder(study *s, json_t *texts, bool force) {
     char path[4096], difference[512];
     if (force) SP_TRY(clear_folder(s));
     SP_TRY(sp_folder_make(s->out));
     SP_TRY(sp_path_join(path, sizeof path, s->out, "results.json"));
     SP_REQUIRE(!sp_file_exists(path), SP_BAD_ARGUMENT, "%s: a finished study is there; --force begins anew", s->out);
     SP_TRY(sp_path_join(path, sizeof path, s->out, "study.json"));
-    json_t *asked = study_settings_json(&s->settings), *texts = json_array(), *there = NULL;
-    for (int64_t i = 0; i < s->n_texts; i++) json_array_append_new(texts, json_string(s->texts[i]));
-    json_object_set_new(asked, "text", texts);
-    sp_status status = SP_OK;
-    if (sp_file_exists(path)) {
-        SP_TRY_OR_DONE(sp_json_read(&there, path));
+    if (!sp_file_exists(path)) return SP_OK;
+    json_t *there, *asked = study_json(s, texts);
+    sp_status status = sp_json_read(&there, path);
+    if (status == SP_OK) {
         bool differ = study_settings_differ(difference, sizeof difference, there, asked);
         if (!differ && !json_equal(json_object_get(there, "text"), texts))
             differ = snprintf(difference, sizeof difference, "the text is another one") > 0;
-        SP_REQUIRE_OR_DONE(!differ, SP_BAD_ARGUMENT, "%s: another study is there: %s; --force begins anew", s->out,
-                           difference);
+        if (differ)
+            status =
+                sp_fail(SP_BAD_ARGUMENT, "%s: another study is there: %s; --force begins anew", s->out, difference);
         int64_t chosen = json_integer_value(json_object_get(there, "steps_chosen"));
         if (chosen > 0) s->settings.steps = chosen;
-        fprintf(stderr, "softpick: going on with the study in %s\n", s->out);
-    } else {
-        SP_TRY_OR_DONE(sp_json_write(path, asked));
+        json_decref(there);
     }
-done:
     json_decref(asked);
-    json_decref(there);
+    if (status == SP_OK) fprintf(stderr, "softpick: going on with the study in %s\n", s->out);
     return status;
 }
 
-static sp_status remember_steps(const study *s) {
+/* Called with the settings as asked, before the steps are chosen, and with the choice after it. */
+static sp_status remember(const study *s, const study_settings *asked, json_t *texts) {
     char path[4096];
-    json_t *root;
     SP_TRY(sp_path_join(path, sizeof path, s->out, "study.json"));
-    SP_TRY(sp_json_read(&root, path));
+    study as_asked = *s;
+    as_asked.settings = *asked;
+    json_t *root = study_json(&as_asked, texts);
     json_object_set_new(root, "steps_chosen", json_integer(s->settings.steps));
     sp_status status = sp_json_write(path, root);
     json_decref(root);
@@ -210,9 +216,9 @@ static sp_status remember_steps(const study *s) {
 }
 
 /* Standard input is read twice (tokenizer, tokens): it becomes a file first. */
-static sp_status keep_stdin(study *s, const char **texts, char *path, int64_t path_bytes) {
+static sp_status keep_stdin(study *s, char *path, int64_t path_bytes) {
     for (int64_t i = 0; i < s->n_texts; i++) {
-        if (strcmp(texts[i], "-") != 0) continue;
+        if (strcmp(s->texts[i], "-") != 0) continue;
         SP_TRY(sp_path_join(path, path_bytes, s->out, "stdin.txt"));
         if (!sp_file_exists(path)) {
             sp_file_writer writer;
@@ -224,7 +230,7 @@ static sp_status keep_stdin(study *s, const char **texts, char *path, int64_t pa
             sp_file_writer_abandon(&writer);
             SP_TRY(status);
         }
-        texts[i] = path;
+        s->texts[i] = path;
     }
     return SP_OK;
 }
@@ -254,16 +260,16 @@ done:
     return status;
 }
 
-static sp_status run(study *s, const arguments *a) {
+static sp_status run(study *s, json_t *texts, const arguments *a) {
     char spooled[4096];
-    const char **texts = (const char **)(uintptr_t)s->texts;
+    const study_settings asked = s->settings;
     SP_TRY(check_settings(s));
-    SP_TRY(claim_folder(s, a->force));
-    SP_TRY(keep_stdin(s, texts, spooled, sizeof spooled));
+    SP_TRY(check_folder(s, texts, a->force));
+    SP_TRY(keep_stdin(s, spooled, sizeof spooled));
     SP_TRY(sp_path_join(s->tokens, sizeof s->tokens, s->out, "tokens"));
     SP_TRY(study_prepare_tokens(s));
     SP_TRY(study_choose_steps(s));
-    SP_TRY(remember_steps(s));
+    SP_TRY(remember(s, &asked, texts));
     sp_model_config config;
     SP_TRY(study_model_config(&config, s, s->attention[0]));
     fprintf(stderr,
@@ -314,8 +320,11 @@ int cmd_study(int argc, char **argv) {
     apply(&s.settings, &a);
     s.command = command;
     s.models = json_object();
-    sp_status status = run(&s, &a);
+    json_t *texts = json_array();
+    for (int64_t i = 0; i < a.n_texts; i++) json_array_append_new(texts, json_string(a.texts[i]));
+    sp_status status = run(&s, texts, &a);
     sp_tokenizer_free(s.tokenizer);
+    json_decref(texts);
     json_decref(s.models);
     return status == SP_OK ? CLI_DONE : cli_fail(status);
 }

@@ -47,7 +47,7 @@ enum { STUDY_MODELS_MAX = 8 };
 typedef struct study {
     study_settings settings;
     const char *out;
-    const char *const *texts;
+    const char **texts;
     int64_t n_texts;
     const char *command; /* as typed */
     sp_normalizer attention[STUDY_MODELS_MAX];

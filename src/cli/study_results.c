@@ -187,6 +187,19 @@ static void print_row(const json_t *models, size_t row) {
     printf("\n");
 }
 
+/* The paper's effects need long training: what did not come is said. */
+static void print_sinks(const json_t *models) {
+    const char *name;
+    json_t *model;
+    printf("\n");
+    json_object_foreach((json_t *)(uintptr_t)models, name, model) {
+        const json_t *rate = json_object_get(model, "sink_rate"), *steps = json_object_get(model, "steps");
+        if (json_is_number(rate) && json_number_value(rate) <= 0)
+            printf("  No attention sink grew in the %s model in its %lld steps.\n", name,
+                   (long long)json_integer_value(steps));
+    }
+}
+
 void study_print(const json_t *results) {
     const json_t *models = json_object_get(results, "models");
     const char *name;
@@ -195,4 +208,5 @@ void study_print(const json_t *results) {
     json_object_foreach((json_t *)(uintptr_t)models, name, model) printf(" %14s", name);
     printf(json_object_size(models) == 2 ? " %14s\n" : "\n", "difference");
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) print_row(models, row);
+    print_sinks(models);
 }

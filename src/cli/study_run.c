@@ -159,7 +159,6 @@ static int64_t rounded(double steps) {
 
 sp_status study_choose_steps(study *s) {
     if (s->settings.steps > 0) return SP_OK;
-    SP_REQUIRE(s->settings.minutes > 0, SP_BAD_ARGUMENT, "--steps or --minutes must be more than 0");
     double total = 0;
     for (int64_t i = 0; i < s->n_models; i++) {
         double seconds;
@@ -173,14 +172,10 @@ sp_status study_choose_steps(study *s) {
     return SP_OK;
 }
 
-typedef struct watched {
-    const char *name;
-} watched;
-
 static void show_step(void *user, const sp_train_step *step) {
-    const watched *w = user;
+    const char *name = user;
     char what[128];
-    snprintf(what, sizeof what, "%s: loss %.3f, %.0f tokens/s", w->name, step->loss, step->tokens_per_second);
+    snprintf(what, sizeof what, "%s: loss %.3f, %.0f tokens/s", name, step->loss, step->tokens_per_second);
     cli_progress(NULL, what, step->step, step->n_steps);
 }
 
@@ -306,8 +301,7 @@ sp_status study_run_model(study *s, sp_normalizer attention) {
     SP_TRY(new_model(&model, s, attention));
     sp_train_options options;
     sp_train_result result;
-    watched w = {name};
-    sp_train_callbacks callbacks = {.user = &w, .step = show_step, .stop = stop_asked};
+    sp_train_callbacks callbacks = {.user = (void *)(uintptr_t)name, .step = show_step, .stop = stop_asked};
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(study_train_options(&options, s));
     options.resume = true;

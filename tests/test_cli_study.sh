@@ -1,0 +1,140 @@
+#!/bin/sh
+# softpick study from text to page: what it writes, that it goes on where it was stopped as if it had not been, and what
+# it refuses with which exit code.
+# Usage: test_cli_study.sh TOOL
+set -u
+tool=$1
+scratch=${TMPDIR:-/tmp}
+[ -w /dev/shm ] && scratch=/dev/shm
+work=$(mktemp -d "$scratch/study.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+failures=0
+export OMP_NUM_THREADS=2 GOMP_SPINCOUNT=100 # two threads spin little where other work goes on
+
+wrong() {
+    failures=$((failures + 1))
+    echo "FAILED: $last: $1"
+    tail -n 5 "$work/out" "$work/err"
+}
+
+study() {
+    last="softpick study $*"
+    "$tool" study "$@" >"$work/out" 2>"$work/err" </dev/null
+    code=$?
+}
+
+# refused CODE WORD ARGUMENT...: that exit code, one line with that word, nothing on standard output
+refused() {
+    wanted=$1
+    word=$2
+    shift 2
+    study "$@"
+    [ "$code" = "$wanted" ] || wrong "exit code $code, not $wanted"
+    grep -q -e "$word" "$work/err" || wrong "the message lacks \"$word\""
+    [ -s "$work/out" ] && wrong "something on standard output"
+}
+
+# sentences of made-up words, always the same
+awk 'BEGIN { srand(7); for (line = 0; line < 3000; line++) { text = "";
+    for (word = 0; word < 9; word++) { letters = "";
+        for (i = 0; i < 2 + int(rand() * 2); i++)
+            letters = letters substr("bdfgklmnprst", 1 + int(rand() * 12), 1) substr("aeiou", 1 + int(rand() * 5), 1);
+        text = text letters (word < 8 ? " " : ".") } print text } }' >"$work/text.txt"
+
+small="--text $work/text.txt --layers 2 --heads 2 --width 32 --vocabulary 400 --length 32 --steps 60 --samples 4 --seed 3"
+
+# ---- a whole study ----
+# shellcheck disable=SC2086 # words
+study $small --out "$work/a"
+[ "$code" = 0 ] || wrong "exit code $code"
+for file in results.json report.html tokens/tokenizer.model softmax/log.jsonl softpick/log.jsonl; do
+    [ -s "$work/a/$file" ] || wrong "$file is missing"
+done
+grep -q 'validation loss' "$work/out" || wrong "no table"
+grep -q "$work/a/report.html" "$work/out" || wrong "the table does not say where the page is"
+
+cat >"$work/check.py" <<'END'
+import json, math, sys
+r = json.load(open(sys.argv[1]))
+assert r["schema"] == "softpick-results/1" and list(r["models"]) == ["softmax", "softpick"]
+for name, m in r["models"].items():
+    assert m["attention_function"] == name and m["steps"] == 60 and m["skipped_steps"] == 0
+    for key in "validation_loss sink_rate sparsity kurtosis silent_heads row_mass activation_max".split():
+        assert math.isfinite(m[key]), key
+    for key in "sink_rate sparsity kurtosis silent_heads row_mass".split():
+        measure = m["measures"][key]
+        assert measure["value"] == m[key] and measure["T"] == 32 and measure["n_samples"] == 4 and measure["dtype"], key
+    assert m["validation_loss"] < 5.9 < m["curve"]["loss"][0] + 0.3, "nothing was learnt"  # ln 400 = 5.99
+    assert len(m["curve"]["step"]) == 60 and m["maps"]["maps"] and len(m["samples"]) == 2
+soft, pick = r["models"]["softmax"], r["models"]["softpick"]
+assert soft["row_mass"] > 0.999 and soft["sparsity"] == 0
+assert pick["row_mass"] < 0.999 and pick["sparsity"] > 0.01
+assert soft["tokens"] == pick["tokens"] and soft["validation_targets"] == pick["validation_targets"]
+END
+python3 "$work/check.py" "$work/a/results.json" >"$work/err" 2>&1 || wrong "results.json is not as it should be"
+
+# ---- stopped twice, and gone on ----
+# stop_in MODEL: begins or goes on, and is stopped when a few steps of that model are logged
+stop_in() {
+    # shellcheck disable=SC2086
+    "$tool" study $small --out "$work/b" >"$work/out" 2>"$work/err" </dev/null &
+    for _ in $(seq 1 3000); do
+        grep -q '"event":"step","step":5,' "$work/b/$1/log.jsonl" 2>/dev/null && break
+        sleep 0.01
+    done
+    kill -TERM $!
+    wait $!
+    code=$?
+    last="softpick study, stopped while it trained $1"
+    [ "$code" = 1 ] || wrong "exit code $code, not 1"
+    grep -q 'goes on from there' "$work/err" || wrong "it does not say how to go on"
+}
+stop_in softmax
+stop_in softpick
+# shellcheck disable=SC2086
+study $small --out "$work/b"
+[ "$code" = 0 ] || wrong "exit code $code after two stops"
+cat >"$work/same.py" <<'END'
+import json, sys
+a, b = (json.load(open(path))["models"] for path in sys.argv[1:])
+for name in a:
+    for key in "validation_loss train_loss sink_rate sparsity kurtosis row_mass samples maps".split():
+        assert a[name][key] == b[name][key], (name, key)
+    for key in "step", "loss":  # a stop adds a validation
+        assert a[name]["curve"][key] == b[name]["curve"][key], (name, key)
+END
+python3 "$work/same.py" "$work/a/results.json" "$work/b/results.json" >"$work/err" 2>&1 ||
+    wrong "a study stopped and gone on is another one"
+
+# ---- what is refused ----
+# shellcheck disable=SC2086
+refused 2 "finished study" $small --out "$work/a"
+rm "$work/b/results.json"
+# shellcheck disable=SC2086
+refused 2 "length is 32 there and 16 here" $small --length 16 --out "$work/b"
+refused 2 "text is missing" --out "$work/c"
+refused 2 "out is missing" --text "$work/text.txt"
+refused 2 "demoo" --text "$work/text.txt" --preset demoo --out "$work/c"
+refused 2 "hardmax" --text "$work/text.txt" --attention softmax,hardmax --out "$work/c"
+refused 2 "stands twice" --text "$work/text.txt" --attention softmax,softmax --out "$work/c"
+refused 2 "5 heads" --text "$work/text.txt" --width 96 --heads 5 --out "$work/c"
+refused 2 "f16" --text "$work/text.txt" --dtype f16 --out "$work/c"
+refused 2 "foo" --text "$work/text.txt" --packing foo --out "$work/c"
+refused 2 "steps" --text "$work/text.txt" --steps 0 --minutes 0 --out "$work/c"
+refused 2 "layers" --text "$work/text.txt" --layers many --out "$work/c"
+[ -e "$work/c" ] && wrong "wrong usage made a folder"
+refused 3 "nowhere" --text "$work/nowhere.txt" --out "$work/d"
+head -c 5000 "$tool" >"$work/binary.txt"
+refused 3 "binary.txt" --text "$work/binary.txt" --out "$work/d"
+: >"$work/empty.txt"
+refused 3 "empty.txt" --text "$work/empty.txt" --out "$work/d"
+refused 3 "null" --text "$work/text.txt" --out /dev/null/x
+
+# what was refused does not stand in the way
+# shellcheck disable=SC2086
+study $small --steps 2 --out "$work/d" --json
+[ "$code" = 0 ] || wrong "exit code $code in a folder where others were refused"
+python3 -c 'import json, sys; json.load(sys.stdin)' <"$work/out" || wrong "--json prints no JSON"
+
+[ "$failures" = 0 ] && echo "all as it should be"
+exit "$failures"
