@@ -77,6 +77,14 @@ static void expect_same_steps(const char *a, const char *b, int n_steps) {
     json_decref(right);
 }
 
+static void expect_same_events(const char *a, const char *b, const char *event, int n_events) {
+    json_t *left = read_events(a, event), *right = read_events(b, event);
+    assert_int_equal(json_array_size(left), n_events);
+    assert_true(json_equal(left, right));
+    json_decref(left);
+    json_decref(right);
+}
+
 /* ---- exact resume ---- */
 
 typedef struct stopper {
@@ -100,6 +108,8 @@ static void train_until(const char *run, sp_dtype dtype, sp_train_options option
     sp_train_callbacks callbacks = {.user = &s, .stop = stop_at};
     assert_ok(train(run, dtype, &options, &callbacks, &before));
     assert_int_equal(before.n_steps, step);
+    assert_true(before.stopped_early);
+    assert_true(isnan(before.validation_loss) == (options.validate_every == 0 || step % options.validate_every != 0));
 }
 
 static void expect_resume_is_exact(sp_dtype dtype, const char *whole, const char *parts) {
@@ -119,6 +129,8 @@ static void expect_resume_is_exact(sp_dtype dtype, const char *whole, const char
     snprintf(b, sizeof b, "%s/step-00000020", parts);
     expect_same_checkpoint(a, b);
     expect_same_steps(whole, parts, 20);
+    expect_same_events(whole, parts, "validation", 5);
+    expect_same_events(whole, parts, "sample", 4);
     assert_true(unbroken.final_loss == resumed.final_loss);
     assert_true(unbroken.validation_loss == resumed.validation_loss);
     assert_int_equal(unbroken.n_tokens, resumed.n_tokens);

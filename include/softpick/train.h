@@ -113,14 +113,14 @@ typedef struct sp_train_callbacks {
     void (*step)(void *user, const sp_train_step *step);
     void (*sample)(void *user, int64_t step, const char *text);
     void (*checkpoint)(void *user, int64_t step, const char *folder);
-    /* Asked after every step: non-zero saves and stops (SP_OK is returned). */
+    /* Asked after every step: non-zero saves and stops (SP_OK is returned), without a last validation. */
     int (*stop)(void *user);
 } sp_train_callbacks;
 
 typedef struct sp_train_result {
     int64_t n_steps, n_tokens, n_skipped;
     double final_loss;      /* mean of the finite ones of the last 10 losses */
-    double validation_loss; /* after the last step */
+    double validation_loss; /* after the last step; NaN if `stop` ended the run and none was due */
     int64_t validation_targets;
     double seconds, tokens_per_second; /* of this process; the rate without validation, samples, checkpoints */
     bool stopped_early;                /* by `stop` or by minutes */

@@ -344,7 +344,10 @@ static void print_text(const sp_train_result *result, const char *out) {
     printf("tokens           %" PRId64 "\n", result->n_tokens);
     if (result->n_skipped) printf("skipped steps    %" PRId64 "\n", result->n_skipped);
     printf("training loss    %.4f\n", result->final_loss);
-    printf("validation loss  %.4f over %" PRId64 " targets\n", result->validation_loss, result->validation_targets);
+    if (isnan(result->validation_loss))
+        printf("validation loss  not measured\n");
+    else
+        printf("validation loss  %.4f over %" PRId64 " targets\n", result->validation_loss, result->validation_targets);
     printf("time             %s, %.0f tokens/s\n", seconds, result->tokens_per_second);
 }
 

@@ -50,7 +50,7 @@ typedef struct trainer {
     double last_seconds[RATE_STEPS];
     double validation_loss;
     int64_t validation_targets;
-    bool stopped_early;
+    bool interrupted, out_of_time; /* what ends a run before its last step */
 } trainer;
 
 static double clock_seconds(void) {
@@ -194,6 +194,8 @@ done:
     return status;
 }
 
+static bool is_finished(const trainer *t) { return t->n_steps > 0 && t->state.step >= t->n_steps; }
+
 static bool is_due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
 /* The whole run's mean pace, pauses included, foretells the rest better than the last steps do. */
@@ -212,11 +214,13 @@ static double tokens_per_second(const trainer *t) {
     return (double)(n * t->tokens_per_step) / seconds;
 }
 
-static sp_status after_step(trainer *t, sp_train_step *report, bool last) {
+static sp_status after_step(trainer *t, sp_train_step *report) {
     const sp_train_options *options = t->parts.options;
     const sp_train_callbacks *callbacks = t->callbacks;
     int64_t step = t->state.step;
-    bool validates = last || is_due(step, options->validate_every);
+    bool ended = is_finished(t) || t->out_of_time, last = ended || t->interrupted;
+    bool validates = ended || is_due(step, options->validate_every);
+    t->validation_loss = NAN;
     if (validates) {
         SP_TRY(validate(t));
         report->validation_loss = t->validation_loss;
@@ -234,20 +238,15 @@ static sp_status after_step(trainer *t, sp_train_step *report, bool last) {
 
 /* ---- the run ---- */
 
-static bool must_stop(const trainer *t) {
-    double minutes = t->parts.options->minutes;
-    if (minutes > 0 && clock_seconds() - t->began >= 60 * minutes) return true;
-    return t->callbacks->stop && t->callbacks->stop(t->callbacks->user) != 0;
-}
-
-static bool is_finished(const trainer *t) { return t->n_steps > 0 && t->state.step >= t->n_steps; }
-
+/* Who interrupts wants to leave soon: the checkpoint is written, but the loss is measured only where it is due. */
 static sp_status train_steps(trainer *t) {
-    while (!is_finished(t) && !t->stopped_early) {
+    double seconds_max = 60 * t->parts.options->minutes;
+    while (!is_finished(t) && !t->interrupted && !t->out_of_time) {
         sp_train_step report;
         SP_TRY(train_step(t, &report));
-        t->stopped_early = !is_finished(t) && must_stop(t);
-        SP_TRY(after_step(t, &report, is_finished(t) || t->stopped_early));
+        t->out_of_time = seconds_max > 0 && clock_seconds() - t->began >= seconds_max;
+        t->interrupted = t->callbacks->stop && t->callbacks->stop(t->callbacks->user) != 0;
+        SP_TRY(after_step(t, &report));
     }
     /* A finished run that is resumed only says how it ended. */
     return t->state.step == t->first_step ? validate(t) : SP_OK;
@@ -296,7 +295,7 @@ static void fill_result(sp_train_result *result, const trainer *t) {
                           .validation_targets = t->validation_targets,
                           .seconds = clock_seconds() - t->began,
                           .tokens_per_second = n_done ? (double)(n_done * t->tokens_per_step) / t->step_seconds : 0,
-                          .stopped_early = t->stopped_early};
+                          .stopped_early = !is_finished(t)};
 }
 
 /* Everything that can be wrong with text and model is found here, before the run folder is touched. */
