@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the build, moves the installed tree, builds a program against it both ways, and runs what was installed.
-# Usage: run.sh BUILD_FOLDER SOURCE_FOLDER
+# Usage: run.sh BUILD_FOLDER SOURCE_FOLDER CMAKE_GENERATOR
 set -eu
 build=$1
 source=$2/tests/consumer
@@ -22,7 +22,7 @@ ${CC:-cc} -std=c11 -Wall -Werror "$source/consumer.c" -o "$work/by_pkg_config" \
 LD_LIBRARY_PATH=$libdir "$work/by_pkg_config"
 
 echo "-- find_package"
-cmake -S "$source" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="${CC:-cc}" \
+cmake -G "$3" -S "$source" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="${CC:-cc}" \
     -DCMAKE_EXE_LINKER_FLAGS=-lm >"$work/configure.log"
 cmake --build "$work/cmake" >"$work/build.log"
 "$work/cmake/consumer"
