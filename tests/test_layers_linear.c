@@ -169,29 +169,31 @@ static void many_shapes_in_turn_stay_right(void **state) {
         }
 }
 
-/* One caller: its own shape, twenty times; NULL when every result was right. */
+enum { CALLERS = 4, CALLER_SIZE = 32 };
+
+/* One caller: the shape of all, its own numbers, many times; NULL when every result was right. */
 static void *multiply_often(void *own) {
-    int64_t n = *(int64_t *)own;
+    enum { SIZE = CALLER_SIZE };
+    float scale = *(float *)own, x[SIZE], w[SIZE * SIZE], y[SIZE];
     omp_set_num_threads(1); /* of this caller: pools of many threads would only wait for each other */
-    float x[64], w[64 * 64], y[64];
-    for (int64_t i = 0; i < n; i++) x[i] = (float)i;
-    for (int64_t i = 0; i < n * n; i++) w[i] = (float)(i / n);
-    for (int round = 0; round < 20; round++) {
-        if (sp_linear_forward(y, SP_DTYPE_F32, n, x, n, w, SP_DTYPE_F32, NULL, 1, n, n) != SP_OK) return own;
-        for (int64_t i = 0; i < n; i++)
-            if (y[i] != (float)(i * n * (n - 1) / 2)) return own;
+    for (int i = 0; i < SIZE; i++) x[i] = scale;
+    for (int i = 0; i < SIZE * SIZE; i++) w[i] = (float)(i / SIZE);
+    for (int round = 0; round < 2000; round++) {
+        if (sp_linear_forward(y, SP_DTYPE_F32, SIZE, x, SIZE, w, SP_DTYPE_F32, NULL, 1, SIZE, SIZE) != SP_OK)
+            return own;
+        for (int i = 0; i < SIZE; i++)
+            if (y[i] != scale * (float)(i * SIZE)) return own;
     }
     return NULL;
 }
 
 static void callers_at_the_same_time_do_not_disturb_each_other(void **state) {
     (void)state;
-    enum { N_CALLERS = 4 };
-    pthread_t callers[N_CALLERS];
-    int64_t sizes[N_CALLERS] = {11, 23, 37, 64};
-    for (int i = 0; i < N_CALLERS; i++)
-        assert_int_equal(pthread_create(&callers[i], NULL, multiply_often, &sizes[i]), 0);
-    for (int i = 0; i < N_CALLERS; i++) {
+    pthread_t callers[CALLERS];
+    float scales[CALLERS] = {1.0f, 2.0f, 3.0f, 4.0f};
+    for (int i = 0; i < CALLERS; i++)
+        assert_int_equal(pthread_create(&callers[i], NULL, multiply_often, &scales[i]), 0);
+    for (int i = 0; i < CALLERS; i++) {
         void *wrong;
         assert_int_equal(pthread_join(callers[i], &wrong), 0);
         assert_null(wrong);

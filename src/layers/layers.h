@@ -86,7 +86,8 @@ double sp_norm(const float *values, int64_t n);
 
 /* ---- conversion -------------------------------------------------------------------------------------------------- */
 
-/* n numbers between f32, bf16 and f16, rounded to nearest even, NaN kept; in parallel when n is large. */
+/* n numbers between f32, bf16 and f16, rounded to nearest even, NaN kept; in parallel when n is large.  CPUs with
+ * AVX512-BF16 round numbers below 2^-126 to 0 in bf16. */
 void sp_convert(void *out, sp_dtype out_dtype, const void *in, sp_dtype in_dtype, int64_t n);
 
 #endif

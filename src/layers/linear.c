@@ -2,6 +2,7 @@
 #include "layers/layers.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "layers/matmul.h"
 
@@ -23,6 +24,13 @@ static sp_status check(const char *product, sp_dtype act, sp_dtype out, int64_t 
     return SP_OK;
 }
 
+/* y (N,M)@y_stride = x (N,M).  Copying, then adding to the output, is no slower than oneDNN's adding of what lies
+ * elsewhere, and on a machine with AMX faster (docs/speed-log.md). */
+static void copy_rows(float *y, int64_t y_stride, const float *x, int64_t N, int64_t M) {
+#pragma omp parallel for schedule(static) if (N > 1)
+    for (int64_t n = 0; n < N; n++) memcpy(y + n * y_stride, x + n * M, (size_t)M * sizeof *y);
+}
+
 sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const void *x, int64_t x_stride, const void *w,
                             sp_dtype act, const float *residual, int64_t N, int64_t K, int64_t M) {
     SP_TRY(check("linear forward", act, y_dtype, N, K, M));
@@ -32,6 +40,7 @@ sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const v
                "linear forward: the residual is the output, whose rows lie %" PRId64 " apart, not %" PRId64, y_stride,
                M);
     if (N == 0) return SP_OK;
+    if (residual && residual != y) copy_rows(y, y_stride, residual, N, M);
     sp_product product = {
         .M = N,
         .N = M,
@@ -41,8 +50,7 @@ sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const v
         .c = y,
         .c_dtype = y_dtype,
         .c_stride = y_stride,
-        .addend = residual,
-        .addend_stride = M,
+        .accumulate = residual != NULL,
     };
     return sp_matmul_run(&product);
 }
@@ -77,8 +85,7 @@ sp_status sp_linear_backward_weight(float *dw, const void *dy, int64_t dy_stride
         .c = dw,
         .c_dtype = SP_DTYPE_F32,
         .c_stride = K,
-        .addend = dw,
-        .addend_stride = K,
+        .accumulate = true,
     };
     return sp_matmul_run(&product);
 }

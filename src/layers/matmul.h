@@ -16,16 +16,15 @@ typedef struct sp_matrix {
     int64_t row_stride, column_stride;
 } sp_matrix;
 
-/* c (M,N) = addend (M,N) + a (M,K) b (K,N), accumulated in f32; M, N, K >= 1.  a and b: f32 or bf16, both alike;
- * c: f32, or the dtype of a; addend: NULL for none, else c is f32, and addend is c itself or overlaps it nowhere. */
+/* c (M,N) = a (M,K) b (K,N), or c += when `accumulate`; summed in f32; M, N, K >= 1.  a and b: f32 or bf16, both alike;
+ * c: f32, or the dtype of a and then not accumulated into. */
 typedef struct sp_product {
     int64_t M, N, K;
     sp_matrix a, b;
     void *c;
     sp_dtype c_dtype;
     int64_t c_stride;
-    const float *addend;
-    int64_t addend_stride; /* c_stride when addend is c */
+    bool accumulate;
 } sp_product;
 
 /* One row of the table. */

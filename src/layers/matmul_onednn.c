@@ -19,17 +19,15 @@
 #include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 
-typedef enum addend_kind { ADDEND_NONE, ADDEND_OUTPUT, ADDEND_ELSEWHERE } addend_kind;
-
 /* All that a prepared product depends on.  Compared as bytes: 64-bit numbers alone, so without holes. */
 typedef struct key {
-    int64_t M, N, K, a_row, a_column, b_row, b_column, c_row, addend_row, inputs, output, addend, n_threads;
+    int64_t M, N, K, a_row, a_column, b_row, b_column, c_row, inputs, output, accumulate, n_threads;
 } key;
 
 typedef struct prepared {
     key key;
     dnnl_primitive_t primitive; /* NULL: an empty slot */
-    dnnl_memory_t a, b, c, addend;
+    dnnl_memory_t a, b, c;
     uint64_t last_use;
 } prepared;
 
@@ -53,19 +51,16 @@ static key key_of(const sp_product *p) {
         .b_row = p->b.row_stride,
         .b_column = p->b.column_stride,
         .c_row = p->c_stride,
-        .addend_row = p->addend ? p->addend_stride : 0,
         .inputs = p->a.dtype,
         .output = p->c_dtype,
-        .addend = !p->addend                        ? ADDEND_NONE
-                  : (const void *)p->addend == p->c ? ADDEND_OUTPUT
-                                                    : ADDEND_ELSEWHERE,
+        .accumulate = p->accumulate,
         .n_threads = omp_get_max_threads(),
     };
 }
 
 static void release(prepared *slot) {
-    dnnl_memory_t memories[] = {slot->a, slot->b, slot->c, slot->addend};
-    for (int i = 0; i < 4; i++)
+    dnnl_memory_t memories[] = {slot->a, slot->b, slot->c};
+    for (int i = 0; i < 3; i++)
         if (memories[i]) dnnl_memory_destroy(memories[i]);
     if (slot->primitive) dnnl_primitive_destroy(slot->primitive);
     *slot = (prepared){0};
@@ -78,15 +73,6 @@ static dnnl_status_t operand(dnnl_memory_desc_t *description, dnnl_memory_t *mem
     dnnl_status_t status =
         dnnl_memory_desc_init_by_strides(description, 2, dims, dtype == SP_DTYPE_BF16 ? dnnl_bf16 : dnnl_f32, strides);
     return status ? status : dnnl_memory_create(memory, description, table.engine, DNNL_MEMORY_NONE);
-}
-
-/* Adding to the output itself is a "sum", adding what lies elsewhere a "binary": it saves a copy. */
-static dnnl_status_t describe_addend(dnnl_post_ops_t post_ops, prepared *slot, const key *k) {
-    dnnl_memory_desc_t addend;
-    if (k->addend == ADDEND_NONE) return dnnl_success;
-    if (k->addend == ADDEND_OUTPUT) return dnnl_post_ops_append_sum(post_ops, 1.0f);
-    dnnl_status_t status = operand(&addend, &slot->addend, k->M, k->N, k->addend_row, 1, SP_DTYPE_F32);
-    return status ? status : dnnl_post_ops_append_binary(post_ops, dnnl_binary_add, &addend);
 }
 
 static dnnl_status_t make_primitive(prepared *slot, const key *k, dnnl_primitive_attr_t attributes) {
@@ -108,7 +94,7 @@ static dnnl_status_t prepare(prepared *slot, const key *k) {
     dnnl_post_ops_t post_ops = NULL;
     dnnl_status_t status = dnnl_primitive_attr_create(&attributes);
     if (!status) status = dnnl_post_ops_create(&post_ops);
-    if (!status) status = describe_addend(post_ops, slot, k);
+    if (!status && k->accumulate) status = dnnl_post_ops_append_sum(post_ops, 1.0f);
     if (!status) status = dnnl_primitive_attr_set_post_ops(attributes, post_ops);
     if (!status) status = make_primitive(slot, k, attributes);
     if (post_ops) dnnl_post_ops_destroy(post_ops);
@@ -148,16 +134,11 @@ static void *address(const void *data) {
 }
 
 static dnnl_status_t execute(prepared *slot, const sp_product *p) {
-    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, slot->a},
-                                   {DNNL_ARG_WEIGHTS, slot->b},
-                                   {DNNL_ARG_DST, slot->c},
-                                   {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, slot->addend}};
-    int n_arguments = slot->addend ? 4 : 3;
+    dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, slot->a}, {DNNL_ARG_WEIGHTS, slot->b}, {DNNL_ARG_DST, slot->c}};
     dnnl_status_t status = dnnl_memory_set_data_handle(slot->a, address(p->a.data));
     if (!status) status = dnnl_memory_set_data_handle(slot->b, address(p->b.data));
     if (!status) status = dnnl_memory_set_data_handle(slot->c, p->c);
-    if (!status && slot->addend) status = dnnl_memory_set_data_handle(slot->addend, address(p->addend));
-    if (!status) status = dnnl_primitive_execute(slot->primitive, table.stream, n_arguments, arguments);
+    if (!status) status = dnnl_primitive_execute(slot->primitive, table.stream, 3, arguments);
     return status ? status : dnnl_stream_wait(table.stream);
 }
 

@@ -2,8 +2,6 @@
  * dtype and strides, and a block of c is summed in f32, over K in order.  A thread owns whole blocks of c. */
 #include "layers/matmul.h"
 
-#include <string.h>
-
 #include "layers/row_kernels.h"
 
 enum { ROWS = 32, COLUMNS = 128, DEPTH = 64 };
@@ -41,9 +39,8 @@ static void multiply_block(float c[ROWS][COLUMNS], float a[ROWS][DEPTH], float b
 }
 
 static void run_block(const sp_product *p, int64_t row, int64_t column) {
-    float a[ROWS][DEPTH], b[DEPTH][COLUMNS], c[ROWS][COLUMNS] = {{0}};
+    float a[ROWS][DEPTH], b[DEPTH][COLUMNS] = {{0}}, c[ROWS][COLUMNS] = {{0}};
     int64_t n_rows = smaller(ROWS, p->M - row), n_columns = smaller(COLUMNS, p->N - column);
-    if (n_columns < COLUMNS) memset(b, 0, sizeof b);
     for (int64_t k = 0; k < p->K; k += DEPTH) {
         int64_t depth = smaller(DEPTH, p->K - k);
         copy_block(a[0], DEPTH, &p->a, row, k, n_rows, depth);
@@ -53,7 +50,7 @@ static void run_block(const sp_product *p, int64_t row, int64_t column) {
     const sp_row_kernels *kernels = sp_row_kernels_best();
     for (int64_t i = 0; i < n_rows; i++) {
         char *out = (char *)p->c + ((row + i) * p->c_stride + column) * sp_dtype_bytes(p->c_dtype);
-        if (p->addend) kernels->add(c[i], p->addend + (row + i) * p->addend_stride + column, n_columns);
+        if (p->accumulate) kernels->add(c[i], (const float *)(const void *)out, n_columns);
         kernels->convert(out, p->c_dtype, c[i], SP_DTYPE_F32, n_columns);
     }
 }

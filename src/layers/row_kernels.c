@@ -7,6 +7,7 @@
 
 static const sp_row_kernels *const sets[] = {
 #if defined(__x86_64__)
+    &sp_row_kernels_avx512_bf16,
     &sp_row_kernels_avx512,
     &sp_row_kernels_avx2,
 #endif

@@ -55,6 +55,7 @@ extern const sp_row_kernels sp_row_kernels_baseline;
 #if defined(__x86_64__)
 extern const sp_row_kernels sp_row_kernels_avx2;
 extern const sp_row_kernels sp_row_kernels_avx512;
+extern const sp_row_kernels sp_row_kernels_avx512_bf16;
 #endif
 
 #endif
