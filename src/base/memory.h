@@ -9,7 +9,8 @@
 
 enum { SP_ALIGNMENT = 64 }; /* bytes: a cache line, and one AVX-512 vector */
 
-/* Zeroed memory of `bytes` (>= 0) at a multiple of SP_ALIGNMENT; fails with the size in the message.  `what` names
+/* Zeroed memory of `bytes` (>= 0) at a multiple of SP_ALIGNMENT; fails with the size in the message when there is
+ * none, or when the machine has less.  `what` names
  * the use.  Free with free(). */
 SP_MUST_CHECK sp_status sp_allocate(void **out, int64_t bytes, const char *what);
 
