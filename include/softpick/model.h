@@ -17,13 +17,13 @@ extern "C" {
 
 typedef struct sp_model_config {
     size_t struct_bytes;
-    int64_t vocabulary;  /* V */
-    int64_t width;       /* C */
-    int64_t n_layers;    /* L */
-    int64_t n_heads;     /* H */
-    int64_t n_kv_heads;  /* Hkv */
-    int64_t head_width;  /* D, even */
-    int64_t ffn_width;   /* F */
+    int64_t vocabulary; /* V */
+    int64_t width;      /* C */
+    int64_t n_layers;   /* L */
+    int64_t n_heads;    /* H */
+    int64_t n_kv_heads; /* Hkv */
+    int64_t head_width; /* D, even */
+    int64_t ffn_width;  /* F */
     int64_t max_positions;
     double norm_eps;
     double rope_theta;
@@ -51,9 +51,9 @@ SP_API int64_t sp_model_config_n_parameters(const sp_model_config *config);
 
 typedef struct sp_model_options {
     size_t struct_bytes;
-    sp_dtype dtype;  /* of activations and matrix products: f32 or bf16; f64 is refused */
-    bool training;   /* hold gradients, and f32 master weights */
-    uint64_t seed;   /* initial weights (sp_model_new alone) */
+    sp_dtype dtype; /* of activations and matrix products: f32 or bf16; f64 is refused */
+    bool training;  /* hold gradients, and f32 master weights */
+    uint64_t seed;  /* initial weights (sp_model_new alone) */
 } sp_model_options;
 
 SP_API sp_model_options sp_model_options_default(void); /* f32, not training */
@@ -122,8 +122,8 @@ typedef struct sp_sampling {
 } sp_sampling;
 SP_API sp_sampling sp_sampling_default(void);
 /* Draws a token from logits (V): a pure function of (logits, options, index). */
-SP_API SP_MUST_CHECK sp_status sp_sample(const float *logits, int64_t V, const sp_sampling *sampling,
-                                         int64_t index, int32_t *token);
+SP_API SP_MUST_CHECK sp_status sp_sample(const float *logits, int64_t V, const sp_sampling *sampling, int64_t index,
+                                         int32_t *token);
 
 /* Called with each new token; non-zero stops. */
 typedef int (*sp_token_function)(void *user, int32_t token);

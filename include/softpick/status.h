@@ -16,9 +16,9 @@ extern "C" {
 
 typedef enum sp_status {
     SP_OK = 0,
-    SP_BAD_ARGUMENT = 1,  /* the call is wrong: a shape, a range, a NULL */
-    SP_UNSUPPORTED = 2,   /* the call is valid but no code here can do it */
-    SP_NO_DEVICE = 3,     /* the device asked for is not in this machine or this build */
+    SP_BAD_ARGUMENT = 1, /* the call is wrong: a shape, a range, a NULL */
+    SP_UNSUPPORTED = 2,  /* the call is valid but no code here can do it */
+    SP_NO_DEVICE = 3,    /* the device asked for is not in this machine or this build */
     SP_OUT_OF_MEMORY = 4,
     SP_IO = 5,            /* the system refused to read or write */
     SP_BAD_FILE = 6,      /* the file was read and its content is wrong */

@@ -19,7 +19,8 @@ extern "C" sp_status sp_cuda_device_describe(int index, sp_cuda_device *out) {
     *out = sp_cuda_device{};
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
-    SP_REQUIRE(error == cudaSuccess, SP_NO_DEVICE, "CUDA device %d was asked for: %s", index, cudaGetErrorString(error));
+    SP_REQUIRE(error == cudaSuccess, SP_NO_DEVICE, "CUDA device %d was asked for: %s", index,
+               cudaGetErrorString(error));
     SP_REQUIRE(index >= 0 && index < count, SP_NO_DEVICE, "CUDA device %d was asked for, this machine has %d", index,
                count);
     cudaDeviceProp facts;

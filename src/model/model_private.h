@@ -98,7 +98,7 @@ static inline const void *sp_model_weight(const sp_model *model, int64_t offset)
 
 /* Makes buffers, positions and rotation table fit a batch, keeping them when they do. */
 SP_MUST_CHECK sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient);
-void sp_buffers_clear(pass_buffers *buffers);
+void sp_buffers_clear(pass_buffers *p);
 SP_MUST_CHECK sp_status sp_model_fit_rope(sp_model *model, int64_t n_positions);
 SP_MUST_CHECK sp_status sp_model_fit_attention(sp_model *model, const sp_attention *problem, sp_attention_pass pass);
 /* Checks tokens, targets and shape of a batch against the model. */
