@@ -81,8 +81,10 @@ typedef struct sp_attention {
     bool causal;
     int64_t window;             /* 0: none; w: a query sees the w keys that end at its own position, none after it */
     const int64_t *key_lengths; /* (B) or NULL: keys from key_lengths[b] on are not there (dense only) */
-    const int64_t *cu_q, *cu_k; /* (n_sequences + 1) or NULL; cu_k NULL: as cu_q.  cu[0] = 0, not decreasing */
-    int64_t n_sequences;        /* used with cu_q */
+    const int64_t *cu_q,
+        *cu_k;           /* (n_sequences + 1) or NULL; cu_k NULL: as cu_q.  cu[0] = 0, not decreasing, the last is
+                                   T (of cu_k: S) */
+    int64_t n_sequences; /* used with cu_q */
 } sp_attention;
 
 /* Zeroes, sets struct_bytes, softpick with lambda 1 and the default eps, causal. */

@@ -213,7 +213,7 @@ static sp_status print_train_bench_json(const train_bench *b) {
                   "tokens_per_second_best", sp_json_number(n_tokens / b->best_seconds), "peak_memory_bytes",
                   (json_int_t)b->memory_bytes, "step_cpu_seconds", sp_json_number(b->cpu_seconds),
                   "step_cpu_seconds_best", sp_json_number(b->best_cpu_seconds), "step_seconds",
-                  sp_json_number(b->step_seconds), "loss", sp_json_number(b->loss), "profile", profile);
+                  sp_json_number(b->step_seconds), "loss", sp_json_number(b->loss), "step_shares", profile);
     SP_REQUIRE(json, SP_OUT_OF_MEMORY, "no memory for the result");
     char *text;
     sp_status status = sp_json_format(&text, json, 0);

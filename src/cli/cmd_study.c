@@ -308,7 +308,8 @@ int cmd_study(int argc, char **argv) {
     const struct argp argp = {all_options(), parse, "--text PATH --out DIR", doc, NULL, help_text, NULL};
     static arguments a;
     a = (arguments){.preset = "demo"};
-    char command[2048] = "softpick";
+    char command[2048];
+    snprintf(command, sizeof command, "%s", argv[0]); /* "softpick study" */
     for (int i = 1; i < argc; i++) {
         size_t used = strlen(command);
         snprintf(command + used, sizeof command - used, " %s", argv[i]);
