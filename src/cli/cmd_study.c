@@ -281,6 +281,20 @@ static sp_status run(study *s, json_t *texts, const arguments *a) {
     return finish(s, a->json);
 }
 
+/* What a preset sets, below its name. */
+static void print_preset(FILE *stream, const study_settings *s) {
+    fprintf(stream, "%15slayers %" PRId64 ", heads %" PRId64 ", width %" PRId64 ", vocabulary %" PRId64 ",\n", "",
+            s->layers, s->heads, s->width, s->vocabulary);
+    fprintf(stream, "%15slength %" PRId64 ", batch %" PRId64 ", accumulate %" PRId64 ", packing %s,\n", "", s->T, s->B,
+            s->accumulate, s->packing);
+    fprintf(stream, "%15slearning-rate %g, warmup-steps %" PRId64 ",\n", "", s->learning_rate, s->warmup_steps);
+    fprintf(stream, "%15sinitializer-range %g, ", "", s->initializer_range);
+    if (s->steps > 0)
+        fprintf(stream, "steps %" PRId64 "\n", s->steps);
+    else
+        fprintf(stream, "minutes %g\n", s->minutes);
+}
+
 static char *help_text(int key, const char *text, void *input) {
     (void)input;
     if (key != ARGP_KEY_HELP_POST_DOC) return (char *)(uintptr_t)text;
@@ -290,11 +304,18 @@ static char *help_text(int key, const char *text, void *input) {
     if (!stream) return NULL;
     fputs("Presets:\n", stream);
     const char *name, *help;
-    for (int i = 0; study_preset_at(i, &name, &help); i++) fprintf(stream, "  %-12s %s\n", name, help);
+    for (int i = 0; study_preset_at(i, &name, &help); i++) {
+        fprintf(stream, "  %-12s %s\n", name, help);
+        print_preset(stream, study_preset(name));
+    }
+    fputs("All others: attention softmax,softpick, schedule cosine, dtype auto, adam-eps 1e-15, validation-fraction "
+          "0.05, "
+          "samples 32, seed 1.\n",
+          stream);
     fputs("\nExamples:\n"
           "  softpick study --text book.txt --out study\n"
-          "  softpick study --text corpus.jsonl.zst --preset small --steps 2000 --out small\n"
-          "  zcat *.gz | softpick study --text - --attention softmax,softpick,rectified --out three\n\n"
+          "  softpick study --text corpus.jsonl.zst --preset small --out small\n"
+          "  zcat *.gz | softpick study --text - --minutes 10 --out longer\n\n"
           "A study that was stopped goes on when the same command is given again.\n"
           "Exit status: 0 done, 1 failed or stopped, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
           stream);
