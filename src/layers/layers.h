@@ -27,7 +27,7 @@ SP_MUST_CHECK sp_status sp_linear_backward_weight(float *dw, const void *dy, int
                                                   int64_t x_stride, sp_dtype act, int64_t N, int64_t K, int64_t M);
 /* Name of what runs products of this dtype here ("onednn", "plain"); NULL if nothing can. */
 const char *sp_matmul_variant(sp_dtype act);
-/* True if bf16 products are faster than f32 here (AVX512-BF16 or AMX). */
+/* True if bf16 products are faster than f32 here: by oneDNN, with AVX512-BF16 or AMX. */
 bool sp_matmul_bf16_pays(void);
 
 /* ---- RMSNorm (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * weight ------------------------------------------ */

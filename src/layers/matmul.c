@@ -6,6 +6,8 @@
 #include "layers/layers.h"
 #include "softpick/device.h"
 
+#include <string.h>
+
 static const sp_matmul_row rows[] = {
 #if SP_WITH_ONEDNN
     {{"onednn", 0, NULL}, sp_matmul_onednn},
@@ -30,4 +32,8 @@ const char *sp_matmul_variant(sp_dtype act) {
     return rows[index].variant.name;
 }
 
-bool sp_matmul_bf16_pays(void) { return (sp_cpu_features() & (SP_CPU_AVX512_BF16 | SP_CPU_AMX_BF16)) != 0; }
+bool sp_matmul_bf16_pays(void) {
+    const char *name = sp_matmul_variant(SP_DTYPE_BF16);
+    bool multiplies = (sp_cpu_features() & (SP_CPU_AVX512_BF16 | SP_CPU_AMX_BF16)) != 0;
+    return multiplies && name && strcmp(name, "plain") != 0; /* our plain loops widen bf16 to f32 */
+}
