@@ -2,11 +2,10 @@
 #include "layers/matmul.h"
 
 #include <stddef.h>
+#include <string.h>
 
 #include "layers/layers.h"
 #include "softpick/device.h"
-
-#include <string.h>
 
 static const sp_matmul_row rows[] = {
 #if SP_WITH_ONEDNN
