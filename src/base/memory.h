@@ -9,9 +9,8 @@
 
 enum { SP_ALIGNMENT = 64 }; /* bytes: a cache line, and one AVX-512 vector */
 
-/* Zeroed memory of `bytes` (>= 0) at a multiple of SP_ALIGNMENT; fails with the size in the message when there is
- * none, or when the machine has less.  `what` names
- * the use.  Free with free(). */
+/* Zeroed memory of `bytes` (>= 0) at a multiple of SP_ALIGNMENT; fails with the size in the message when there is none,
+ * or when less is free.  `what` names the use.  Free with free(). */
 SP_MUST_CHECK sp_status sp_allocate(void **out, int64_t bytes, const char *what);
 
 /* a*b and a+b of non-negative sizes; false if the result does not fit. */
