@@ -175,13 +175,13 @@ static void print_row(const json_t *models, size_t row) {
         last = json_object_get(model, rows[row].key);
         if (!first) first = last;
         format_value(text, sizeof text, last, rows[row].digits, rows[row].percent, false);
-        printf(" %14s", text);
+        printf(" %16s", text);
     }
     if (json_object_size(models) == 2) {
         if (json_is_number(first) && json_is_number(last))
             difference = json_real(json_number_value(last) - json_number_value(first));
         format_value(text, sizeof text, difference, rows[row].digits, rows[row].percent, true);
-        printf(" %14s", text);
+        printf(" %16s", text);
         json_decref(difference);
     }
     printf("\n");
@@ -205,8 +205,8 @@ void study_print(const json_t *results) {
     const char *name;
     json_t *model;
     printf("\n  %-36s", "");
-    json_object_foreach((json_t *)(uintptr_t)models, name, model) printf(" %14s", name);
-    printf(json_object_size(models) == 2 ? " %14s\n" : "\n", "difference");
+    json_object_foreach((json_t *)(uintptr_t)models, name, model) printf(" %16s", name);
+    printf(json_object_size(models) == 2 ? " %16s\n" : "\n", "difference");
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) print_row(models, row);
     print_sinks(models);
 }
