@@ -58,6 +58,7 @@ import json, math, sys
 r = json.load(open(sys.argv[1]))
 assert r["schema"] == "softpick-results/1" and list(r["models"]) == ["softmax", "softpick"]
 for name, m in r["models"].items():
+    assert r["settings"]["minutes"] is None, "the steps were given"
     assert m["attention_function"] == name and m["steps"] == 60 and m["skipped_steps"] == 0
     for key in "validation_loss sink_rate sparsity kurtosis silent_heads row_mass activation_max".split():
         assert math.isfinite(m[key]), key
@@ -122,6 +123,7 @@ refused 2 "f16" --text "$work/text.txt" --dtype f16 --out "$work/c"
 refused 2 "foo" --text "$work/text.txt" --packing foo --out "$work/c"
 refused 2 "steps" --text "$work/text.txt" --steps 0 --minutes 0 --out "$work/c"
 refused 2 "layers" --text "$work/text.txt" --layers many --out "$work/c"
+refused 2 "not UTF-8" --text "$work/text.txt" --prompt "$(printf 'caf\351')" --out "$work/c"
 [ -e "$work/c" ] && wrong "wrong usage made a folder"
 refused 3 "nowhere" --text "$work/nowhere.txt" --out "$work/d"
 head -c 5000 "$tool" >"$work/binary.txt"
@@ -129,6 +131,15 @@ refused 3 "binary.txt" --text "$work/binary.txt" --out "$work/d"
 : >"$work/empty.txt"
 refused 3 "empty.txt" --text "$work/empty.txt" --out "$work/d"
 refused 3 "null" --text "$work/text.txt" --out /dev/null/x
+
+# ... and before any training what would fail after it
+# shellcheck disable=SC2086
+refused 2 "32 positions" $small --length 16 --out "$work/d" \
+    --prompt "$(head -n 9 "$work/text.txt" | tr '\n' ' ')"
+# shellcheck disable=SC2086
+refused 3 "too short for one sample of 64" $small --measure-length 64 --validation-fraction 0.0002 --out "$work/d"
+[ -e "$work/d/softmax" ] && wrong "training began"
+rm -r "$work/d"
 
 # what was refused does not stand in the way
 # shellcheck disable=SC2086

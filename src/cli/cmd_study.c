@@ -133,6 +133,10 @@ static sp_status read_dtype(study *s) {
 
 /* Everything that can be wrong with the settings is said before anything is written. */
 static sp_status check_settings(study *s) {
+    json_t *command = s->command ? json_string(s->command) : NULL; /* as results.json will hold it */
+    bool is_utf8 = command != NULL;
+    json_decref(command);
+    SP_REQUIRE(is_utf8, SP_BAD_ARGUMENT, "an option is not UTF-8: results.json could not hold it");
     SP_TRY(read_attention(s));
     SP_TRY(read_dtype(s));
     sp_train_options options;
@@ -268,6 +272,8 @@ static sp_status run(study *s, json_t *texts, const arguments *a) {
     SP_TRY(keep_stdin(s, spooled, sizeof spooled));
     SP_TRY(sp_path_join(s->tokens, sizeof s->tokens, s->out, "tokens"));
     SP_TRY(study_prepare_tokens(s));
+    SP_TRY(study_check_measures(s));
+    s->timed = asked.steps == 0;
     SP_TRY(study_choose_steps(s));
     SP_TRY(remember(s, &asked, texts));
     sp_model_config config;
@@ -323,18 +329,24 @@ static char *help_text(int key, const char *text, void *input) {
     return out;
 }
 
+/* The command line in one text; NULL without memory. */
+static char *typed(int argc, char **argv) {
+    char *out = NULL;
+    size_t bytes;
+    FILE *stream = open_memstream(&out, &bytes);
+    if (!stream) return NULL;
+    for (int i = 0; i < argc; i++) fprintf(stream, i ? " %s" : "%s", argv[i]); /* argv[0] is "softpick study" */
+    fclose(stream);
+    return out;
+}
+
 int cmd_study(int argc, char **argv) {
     static const char doc[] = "Trains one model with each attention function on the same text in the same order, "
                               "measures them, and writes results.json and report.html.";
     const struct argp argp = {all_options(), parse, "--text PATH --out DIR", doc, NULL, help_text, NULL};
     static arguments a;
     a = (arguments){.preset = "demo"};
-    char command[2048];
-    snprintf(command, sizeof command, "%s", argv[0]); /* "softpick study" */
-    for (int i = 1; i < argc; i++) {
-        size_t used = strlen(command);
-        snprintf(command + used, sizeof command - used, " %s", argv[i]);
-    }
+    char *command = typed(argc, argv);
     cli_parse(&argp, argc, argv, &a);
     cli_set_threads(a.n_threads);
     cli_catch_signals();
@@ -348,5 +360,6 @@ int cmd_study(int argc, char **argv) {
     sp_tokenizer_free(s.tokenizer);
     json_decref(texts);
     json_decref(s.models);
+    free(command);
     return status == SP_OK ? CLI_DONE : cli_fail(status);
 }

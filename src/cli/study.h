@@ -50,6 +50,7 @@ typedef struct study {
     const char **texts;
     int64_t n_texts;
     const char *command; /* as typed */
+    bool timed;          /* the steps follow from --minutes */
     sp_normalizer attention[STUDY_MODELS_MAX];
     int64_t n_models;
     char tokens[4096]; /* folder of shards and tokenizer */
@@ -61,6 +62,8 @@ typedef struct study {
 
 /* Steps of a study, in order; each skips what an earlier process has finished. */
 sp_status study_prepare_tokens(study *s);
+/* Refuses, before any training, what would fail after it: a prompt or samples that do not fit model and text. */
+sp_status study_check_measures(const study *s);
 sp_status study_choose_steps(study *s);
 sp_status study_run_model(study *s, sp_normalizer attention);
 

@@ -90,7 +90,7 @@ static json_t *machine_json(const sp_model_config *config, const study *s) {
 static json_t *settings_json(const study *s) {
     const study_settings *set = &s->settings;
     sp_train_options options;
-    json_t *texts = json_array(), *minutes = set->minutes > 0 ? json_real(set->minutes) : json_null();
+    json_t *texts = json_array(), *minutes = s->timed ? json_real(set->minutes) : json_null();
     for (int64_t i = 0; i < s->n_texts; i++) json_array_append_new(texts, json_string(s->texts[i]));
     if (study_train_options(&options, s) != SP_OK) options = sp_train_options_default();
     json_t *root = json_object();

@@ -118,6 +118,22 @@ sp_status study_train_options(sp_train_options *options, const study *s) {
     return SP_OK;
 }
 
+sp_status study_check_measures(const study *s) {
+    const char *prompt = s->settings.prompt;
+    int32_t *tokens;
+    int64_t n, T = s->settings.measure_length ? s->settings.measure_length : s->settings.T,
+               positions = 2 * s->settings.T;
+    SP_TRY(sp_tokenizer_encode(s->tokenizer, prompt, (int64_t)strlen(prompt), &tokens, &n));
+    free(tokens);
+    SP_REQUIRE(n >= 1, SP_BAD_ARGUMENT, "--prompt is empty: attention maps need a text");
+    SP_REQUIRE(n + 1 <= positions, SP_BAD_ARGUMENT,
+               "--prompt has %" PRId64 " tokens with BOS: the model has %" PRId64 " positions, twice the length", n + 1,
+               positions);
+    SP_REQUIRE(s->n_validation > T, SP_BAD_FILE,
+               "the held-out text has %" PRId64 " tokens: too short for one sample of %" PRId64, s->n_validation, T);
+    return SP_OK;
+}
+
 static sp_status new_model(sp_model **model, const study *s, sp_normalizer attention) {
     *model = NULL;
     sp_model_config config;
@@ -214,12 +230,8 @@ static sp_status add_sample(json_t *samples, const study *s, sp_model *model, co
     memcpy(start + 1, encoded, (size_t)n * sizeof *start);
     SP_TRY_OR_DONE(sp_generate(model, start, n + 1, SAMPLE_TOKENS, &sampling, collect, &out));
     SP_TRY_OR_DONE(sp_tokenizer_decode(s->tokenizer, drawn, out.count, &text, &n_bytes));
-    json_t *sample = json_pack("{ss ss}", "prompt", prompt, "text", text);
-    if (!sample) { /* bytes that are no UTF-8: a token of a single byte was cut off */
-        sample = json_pack("{ss s[]}", "prompt", prompt, "text");
-        json_object_set_new(sample, "text", json_string("(not UTF-8)"));
-    }
-    json_array_append_new(samples, sample);
+    SP_REQUIRE_OR_DONE(json_array_append_new(samples, json_pack("{ss ss}", "prompt", prompt, "text", text)) == 0,
+                       SP_INTERNAL, "a generated sample is not UTF-8");
 done:
     free(encoded);
     free(start);

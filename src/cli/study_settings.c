@@ -50,7 +50,8 @@ const study_setting study_table[] = {
 };
 const int study_table_rows = sizeof study_table / sizeof *study_table;
 
-/* demo: shape and rate by trials (docs/demo.md): many small steps on short sequences, BOS in front of each, show most.  paper-*: Table 6 of arXiv 2504.20966 and its training code. */
+/* demo: shape and rate by trials (docs/demo.md): many small steps on short sequences, BOS in front of each, show most.
+ * paper-*: Table 6 of arXiv 2504.20966 and its training code. */
 static const struct {
     const char *help;
     study_settings settings;
