@@ -41,7 +41,8 @@ awk 'BEGIN { srand(7); for (line = 0; line < 3000; line++) { text = "";
             letters = letters substr("bdfgklmnprst", 1 + int(rand() * 12), 1) substr("aeiou", 1 + int(rand() * 5), 1);
         text = text letters (word < 8 ? " " : ".") } print text } }' >"$work/text.txt"
 
-small="--text $work/text.txt --layers 2 --heads 2 --width 32 --vocabulary 400 --length 32 --steps 60 --samples 4 --seed 3"
+shape="--layers 2 --heads 2 --width 32 --vocabulary 400 --length 32 --steps 60 --samples 4 --seed 3"
+small="--text $work/text.txt $shape"
 
 # ---- a whole study ----
 # shellcheck disable=SC2086 # words
@@ -137,15 +138,31 @@ refused 3 "null" --text "$work/text.txt" --out /dev/null/x
 refused 2 "32 positions" $small --length 16 --out "$work/d" \
     --prompt "$(head -n 9 "$work/text.txt" | tr '\n' ' ')"
 # shellcheck disable=SC2086
-refused 3 "too short for one sample of 64" $small --measure-length 64 --validation-fraction 0.0002 --out "$work/d"
+refused 3 "too short for one sample of 128" $small --length 64 --measure-length 128 --validation-fraction 0.0002 --out "$work/d"
 [ -e "$work/d/softmax" ] && wrong "training began"
-rm -r "$work/d"
 
-# what was refused does not stand in the way
+# what was refused does not stand in the way, and leaves nothing that another study would take for its own
+head -n 500 "$work/text.txt" >"$work/part.txt"
 # shellcheck disable=SC2086
-study $small --steps 2 --out "$work/d" --json
+study $shape --text "$work/part.txt" --steps 2 --out "$work/d" --json
 [ "$code" = 0 ] || wrong "exit code $code in a folder where others were refused"
-python3 -c 'import json, sys; json.load(sys.stdin)' <"$work/out" || wrong "--json prints no JSON"
+# shellcheck disable=SC2086
+"$tool" study $shape --text "$work/part.txt" --steps 2 --out "$work/e" --json >"$work/fresh" 2>/dev/null </dev/null
+cat >"$work/tokens.py" <<'END'
+import json, sys
+a, b = (json.load(open(path))["settings"]["tokens"] for path in sys.argv[1:])
+assert a == b, (a, b)
+END
+python3 "$work/tokens.py" "$work/out" "$work/fresh" >"$work/err" 2>&1 || wrong "tokens of a refused study were used"
+mkdir -p "$work/f/tokens"
+refused 2 "no study.json" --text "$work/text.txt" --out "$work/f"
+
+# standard input is text too
+last="softpick study --text -"
+# shellcheck disable=SC2086
+"$tool" study $shape --text - --steps 2 --out "$work/g" --json <"$work/part.txt" >"$work/out" 2>"$work/err" ||
+    wrong "exit code $?"
+python3 "$work/tokens.py" "$work/out" "$work/fresh" >"$work/err" 2>&1 || wrong "standard input gives other tokens than a file"
 
 [ "$failures" = 0 ] && echo "all as it should be"
 exit "$failures"

@@ -172,25 +172,34 @@ static sp_status clear_folder(const study *s) {
     return SP_OK;
 }
 
-/* study.json: the settings asked for, the texts, and the steps chosen, so that a study stopped half-way goes on as the
- * same study.  It is written once the tokens are there: before, nothing is worth keeping. */
+/* study.json: the settings asked for, the texts, whether their tokens are ready, and the steps chosen, so that a study
+ * stopped half-way goes on as the same study.  Before the tokens are ready nothing is worth keeping, and any study may
+ * take the folder over. */
 static json_t *study_json(const study *s, json_t *texts) {
     json_t *root = study_settings_json(&s->settings);
     json_object_set(root, "text", texts);
     return root;
 }
 
-static sp_status check_folder(study *s, json_t *texts, bool force) {
-    char path[4096], difference[512];
-    if (force) SP_TRY(clear_folder(s));
-    SP_TRY(sp_folder_make(s->out));
-    SP_TRY(sp_path_join(path, sizeof path, s->out, "results.json"));
-    SP_REQUIRE(!sp_file_exists(path), SP_BAD_ARGUMENT, "%s: a finished study is there; --force begins anew", s->out);
+static sp_status remember(const study *s, const study_settings *asked, json_t *texts, bool ready) {
+    char path[4096];
     SP_TRY(sp_path_join(path, sizeof path, s->out, "study.json"));
-    if (!sp_file_exists(path)) return SP_OK;
+    study as_asked = *s;
+    as_asked.settings = *asked;
+    json_t *root = study_json(&as_asked, texts);
+    json_object_set_new(root, "ready", json_boolean(ready));
+    json_object_set_new(root, "steps_chosen", json_integer(s->settings.steps));
+    sp_status status = sp_json_write(path, root);
+    json_decref(root);
+    return status;
+}
+
+/* Takes up the study that study.json tells of, if it is this one. */
+static sp_status go_on(study *s, json_t *texts, const char *path) {
     json_t *there, *asked = study_json(s, texts);
     sp_status status = sp_json_read(&there, path);
-    if (status == SP_OK) {
+    if (status == SP_OK && json_is_true(json_object_get(there, "ready"))) {
+        char difference[512];
         bool differ = study_settings_differ(difference, sizeof difference, there, asked);
         if (!differ && !json_equal(json_object_get(there, "text"), texts))
             differ = snprintf(difference, sizeof difference, "the text is another one") > 0;
@@ -199,24 +208,28 @@ static sp_status check_folder(study *s, json_t *texts, bool force) {
                 sp_fail(SP_BAD_ARGUMENT, "%s: another study is there: %s; --force begins anew", s->out, difference);
         int64_t chosen = json_integer_value(json_object_get(there, "steps_chosen"));
         if (chosen > 0) s->settings.steps = chosen;
-        json_decref(there);
+        s->goes_on = true;
     }
+    json_decref(there);
     json_decref(asked);
-    if (status == SP_OK) fprintf(stderr, "softpick: going on with the study in %s\n", s->out);
     return status;
 }
 
-/* Called with the settings as asked, before the steps are chosen, and with the choice after it. */
-static sp_status remember(const study *s, const study_settings *asked, json_t *texts) {
+static sp_status claim_folder(study *s, json_t *texts, bool force) {
     char path[4096];
+    if (force) SP_TRY(clear_folder(s));
+    SP_TRY(sp_folder_make(s->out));
+    SP_TRY(sp_path_join(path, sizeof path, s->out, "results.json"));
+    SP_REQUIRE(!sp_file_exists(path), SP_BAD_ARGUMENT, "%s: a finished study is there; --force begins anew", s->out);
     SP_TRY(sp_path_join(path, sizeof path, s->out, "study.json"));
-    study as_asked = *s;
-    as_asked.settings = *asked;
-    json_t *root = study_json(&as_asked, texts);
-    json_object_set_new(root, "steps_chosen", json_integer(s->settings.steps));
-    sp_status status = sp_json_write(path, root);
-    json_decref(root);
-    return status;
+    if (sp_file_exists(path))
+        SP_TRY(go_on(s, texts, path));
+    else
+        SP_REQUIRE(!sp_folder_exists(s->tokens), SP_BAD_ARGUMENT,
+                   "%s: is there, and no study.json says whose it is; name another folder, or begin anew by --force",
+                   s->tokens);
+    if (s->goes_on) fprintf(stderr, "softpick: going on with the study in %s\n", s->out);
+    return s->goes_on ? SP_OK : remember(s, &s->settings, texts, false);
 }
 
 /* Standard input is read twice (tokenizer, tokens): it becomes a file first. */
@@ -224,7 +237,7 @@ static sp_status keep_stdin(study *s, char *path, int64_t path_bytes) {
     for (int64_t i = 0; i < s->n_texts; i++) {
         if (strcmp(s->texts[i], "-") != 0) continue;
         SP_TRY(sp_path_join(path, path_bytes, s->out, "stdin.txt"));
-        if (!sp_file_exists(path)) {
+        if (!s->goes_on) {
             sp_file_writer writer;
             char buffer[1 << 16];
             sp_status status = sp_file_writer_open(&writer, path);
@@ -268,14 +281,15 @@ static sp_status run(study *s, json_t *texts, const arguments *a) {
     char spooled[4096];
     const study_settings asked = s->settings;
     SP_TRY(check_settings(s));
-    SP_TRY(check_folder(s, texts, a->force));
-    SP_TRY(keep_stdin(s, spooled, sizeof spooled));
     SP_TRY(sp_path_join(s->tokens, sizeof s->tokens, s->out, "tokens"));
+    SP_TRY(claim_folder(s, texts, a->force));
+    SP_TRY(keep_stdin(s, spooled, sizeof spooled));
     SP_TRY(study_prepare_tokens(s));
     SP_TRY(study_check_measures(s));
+    SP_TRY(remember(s, &asked, texts, true));
     s->timed = asked.steps == 0;
     SP_TRY(study_choose_steps(s));
-    SP_TRY(remember(s, &asked, texts));
+    SP_TRY(remember(s, &asked, texts, true));
     sp_model_config config;
     SP_TRY(study_model_config(&config, s, s->attention[0]));
     fprintf(stderr,

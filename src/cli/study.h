@@ -51,6 +51,7 @@ typedef struct study {
     int64_t n_texts;
     const char *command; /* as typed */
     bool timed;          /* the steps follow from --minutes */
+    bool goes_on;        /* study.json says that the tokens in the folder are this study's */
     sp_normalizer attention[STUDY_MODELS_MAX];
     int64_t n_models;
     char tokens[4096]; /* folder of shards and tokenizer */

@@ -31,14 +31,6 @@ static sp_status make_tokenizer(const study *s, const char *path) {
     return sp_tokenizer_train(path, s->texts, s->n_texts, &options);
 }
 
-/* Opens the tokens of an earlier process if they are whole: shards appear all at once, at the end. */
-static bool tokens_are_there(const study *s) {
-    sp_shards *shards;
-    if (!sp_folder_exists(s->tokens) || sp_shards_open(&shards, s->tokens, "validation") != SP_OK) return false;
-    sp_shards_close(shards);
-    return true;
-}
-
 static sp_status count_tokens(study *s) {
     sp_shards *shards;
     SP_TRY(sp_shards_open(&shards, s->tokens, "train"));
@@ -55,7 +47,7 @@ static sp_status count_tokens(study *s) {
 sp_status study_prepare_tokens(study *s) {
     char path[4096];
     SP_TRY(sp_path_join(path, sizeof path, s->tokens, "tokenizer.model"));
-    if (!tokens_are_there(s)) {
+    if (!s->goes_on) {
         SP_TRY(sp_folder_make(s->tokens));
         SP_TRY(make_tokenizer(s, path));
         sp_tokenizer *tokenizer;
