@@ -92,7 +92,8 @@ SP_API void sp_attention_init(sp_attention *problem);
 
 typedef enum sp_attention_pass { SP_ATTENTION_FORWARD = 0, SP_ATTENTION_BACKWARD = 1 } sp_attention_pass;
 
-/* Bytes of workspace (a multiple of 64) that the pass needs for this problem with `n_threads` threads (0: all of OpenMP's). */
+/* Bytes of workspace (a multiple of 64) that the pass needs for this problem with `n_threads` threads (0: all of
+ * OpenMP's). */
 SP_API SP_MUST_CHECK sp_status sp_attention_workspace(const sp_attention *problem, sp_attention_pass pass,
                                                       int n_threads, int64_t *n_bytes);
 

@@ -1,4 +1,5 @@
-/* The two 16-bit floats, one number at a time.  Rounding is to nearest, ties to even.  Rows of them: sp_convert in layers. */
+/* The two 16-bit floats, one number at a time.  Rounding is to nearest, ties to even.  Rows of them: sp_convert in
+ * layers. */
 #ifndef SP_FORMATS_HALVES_H
 #define SP_FORMATS_HALVES_H
 
