@@ -50,12 +50,31 @@ SP_API SP_MUST_CHECK sp_status sp_normalizer_find(sp_normalizer *out, const char
 
 #define SP_EPS_DEFAULT 1e-6f
 
+/* What forward can tell of each row beside its output, without a T x S matrix.  Each member is NULL where it is not
+ * wanted, or (B,H,T) contiguous and overwritten. */
+typedef struct sp_attention_statistics {
+    float *mass;       /* sum of the row's weights */
+    float *first_mass; /* weight on key 0 of the sequence; 0 where the row does not see it */
+    float *entropy;    /* -sum p ln p of the weights divided by their sum, in nats; 0 for a row without weight */
+    float *highest;    /* largest score, natural units; -inf for a row that sees nothing */
+    int64_t *zeros;    /* keys seen whose weight is 0 by the formula: in softpick and rectified those whose score is
+                          not positive, in the softmaxes none */
+} sp_attention_statistics;
+
+/* Liveness: which blocks of 16 queries x 16 keys hold a weight that is not 0.  A word covers 64 queries x 128 keys
+ * of a sequence: bit 8 * (t % 64 / 16) + j % 128 / 16 stands for the block of query t and key j, both counted from
+ * the sequence's begin.  Words are (n_sequences, H, ceil(max T / 64), ceil(max S / 128)) contiguous, the maxima over
+ * the sequences (B of them, or the packed ones).  In the softmaxes a block is live if a query of it sees a key of it. */
+enum { SP_LIVENESS_QUERIES = 64, SP_LIVENESS_KEYS = 128, SP_LIVENESS_BLOCK = 16 };
+
 /* One attention problem.  Zero-fill it by sp_attention_init, then set what differs.
  * Dense: q (B,T,H,D), k (B,S,Hkv,D), v (B,S,Hkv,Dv), out (B,T,H,Dv); strides free except that the last dimension is
  * contiguous.  Packed sequences: B = 1, and cu_q, cu_k tell where each sequence begins in T and S.
+ * Paged (decode alone): k (n_pages, page_size, Hkv, D), v (n_pages, page_size, Hkv, Dv), and page_table tells where
+ * the keys of a sequence lie.
  * q, k, v, out and their gradients share one dtype: f32, bf16 or f16 (f64 in the definition alone). */
 typedef struct sp_attention {
-    size_t struct_bytes; /* set by sp_attention_init */
+    size_t struct_bytes; /* set by sp_attention_init; members may be added at the end, the size tells which are there */
 
     sp_tensor q, k, v; /* read */
     sp_tensor out;     /* forward: overwritten; backward: read */
@@ -85,12 +104,36 @@ typedef struct sp_attention {
         *cu_k;           /* (n_sequences + 1) or NULL; cu_k NULL: as cu_q.  cu[0] = 0, not decreasing, the last is
                                    T (of cu_k: S) */
     int64_t n_sequences; /* used with cu_q */
+
+    const int64_t *page_table; /* (B, pages_per_sequence) or NULL: key j of sequence b is row j % page_size of page
+                                  page_table[b][j / page_size].  With key_lengths alone; entries past a sequence's
+                                  length are not read */
+    int64_t pages_per_sequence;
+
+    sp_attention_statistics statistics; /* forward */
+    uint32_t *liveness; /* sp_attention_liveness_words of them, or NULL.  forward: overwritten; backward: read, and
+                           what the dead blocks do not need is left out */
+    bool compute_dead;  /* computes what is otherwise left out because its weights are 0, to the same bits where all
+                           numbers are finite: for tests and measurements */
 } sp_attention;
 
 /* Zeroes, sets struct_bytes, softpick with lambda 1 and the default eps, causal. */
 SP_API void sp_attention_init(sp_attention *problem);
 
-typedef enum sp_attention_pass { SP_ATTENTION_FORWARD = 0, SP_ATTENTION_BACKWARD = 1 } sp_attention_pass;
+/* Decode is forward for few queries against a long cache, k and v linear or paged: work is split along the keys, and
+ * values of keys without weight are not read.  It writes out and lse; no packed sequences, statistics or liveness. */
+typedef enum sp_attention_pass {
+    SP_ATTENTION_FORWARD = 0,
+    SP_ATTENTION_BACKWARD = 1,
+    SP_ATTENTION_DECODE = 2,
+    SP_ATTENTION_PASS_COUNT
+} sp_attention_pass;
+
+/* "forward", "backward", "decode"; "?" outside the enum. */
+SP_API const char *sp_attention_pass_name(sp_attention_pass pass);
+
+/* How many words `liveness` has for this problem. */
+SP_API SP_MUST_CHECK sp_status sp_attention_liveness_words(const sp_attention *problem, int64_t *n_words);
 
 /* Bytes of workspace (a multiple of 64) that the pass needs for this problem with `n_threads` threads (0: all of
  * OpenMP's). */
@@ -103,6 +146,8 @@ SP_API SP_MUST_CHECK sp_status sp_attention_forward(const sp_attention *problem,
                                                     int n_threads);
 SP_API SP_MUST_CHECK sp_status sp_attention_backward(const sp_attention *problem, void *workspace, int64_t n_bytes,
                                                      int n_threads);
+SP_API SP_MUST_CHECK sp_status sp_attention_decode(const sp_attention *problem, void *workspace, int64_t n_bytes,
+                                                   int n_threads);
 
 /* Name of the variant that would run the pass ("avx512", ...).  SP_ATTENTION=name in the environment forces a row or
  * makes the call fail; SP_CPU=avx2 takes CPU features away. */
@@ -116,6 +161,7 @@ SP_API bool sp_attention_variant(const sp_attention *problem, sp_attention_pass 
 /* The same by the definition: plain loops in double, any dtype including f64, no workspace.  What all else is
  * tested against; slow. */
 SP_API SP_MUST_CHECK sp_status sp_attention_define_forward(const sp_attention *problem);
+SP_API SP_MUST_CHECK sp_status sp_attention_define_decode(const sp_attention *problem);
 SP_API SP_MUST_CHECK sp_status sp_attention_define_backward(const sp_attention *problem);
 
 /* Attention weights of one query after another, without a T x S matrix: for measures and pictures.

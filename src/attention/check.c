@@ -2,6 +2,8 @@
 #include "attention/problem.h"
 
 #include <inttypes.h>
+#include <stddef.h>
+#include <string.h>
 
 #include "base/memory.h"
 #include "base/status.h"
@@ -63,8 +65,29 @@ static sp_status check_starts(const int64_t *cu, const char *name, int64_t n, in
     return SP_OK;
 }
 
+static sp_status check_pages(const sp_attention *problem) {
+    int64_t n_pages = problem->k.shape[0], page_size = problem->k.shape[1], per_sequence = problem->pages_per_sequence;
+    SP_REQUIRE(problem->key_lengths, SP_BAD_ARGUMENT, "page_table is given without key_lengths");
+    SP_REQUIRE(!problem->cu_q && !problem->cu_k, SP_BAD_ARGUMENT, "page_table cannot be used with cu_q");
+    SP_REQUIRE(per_sequence >= 0, SP_BAD_ARGUMENT, "pages_per_sequence is %" PRId64, per_sequence);
+    for (int64_t b = 0; b < problem->q.shape[0]; b++) {
+        int64_t length = problem->key_lengths[b], n = page_size > 0 ? (length + page_size - 1) / page_size : 0;
+        SP_REQUIRE(length >= 0 && n <= per_sequence && (length == 0 || page_size > 0), SP_BAD_ARGUMENT,
+                   "key_lengths[%" PRId64 "] is %" PRId64 ", %" PRId64 " pages of %" PRId64 " keys hold less", b,
+                   length, per_sequence, page_size);
+        for (int64_t i = 0; i < n; i++) {
+            int64_t page = problem->page_table[b * per_sequence + i];
+            SP_REQUIRE(page >= 0 && page < n_pages, SP_BAD_ARGUMENT,
+                       "page_table[%" PRId64 "][%" PRId64 "] is %" PRId64 ", there are %" PRId64 " pages", b, i, page,
+                       n_pages);
+        }
+    }
+    return SP_OK;
+}
+
 static sp_status check_sequences(const sp_attention *problem) {
     int64_t B = problem->q.shape[0], T = problem->q.shape[1], S = problem->k.shape[1];
+    if (problem->page_table) return check_pages(problem);
     if (problem->cu_q) {
         SP_REQUIRE(B == 1, SP_BAD_ARGUMENT, "q has B = %" PRId64 ", packed sequences need B = 1", B);
         SP_REQUIRE(!problem->key_lengths, SP_BAD_ARGUMENT, "key_lengths cannot be used with cu_q");
@@ -80,11 +103,30 @@ static sp_status check_sequences(const sp_attention *problem) {
     return SP_OK;
 }
 
+sp_status sp_problem_read(sp_attention *copy, const sp_attention *callers) {
+    /* the first release's struct ended here */
+    const size_t least = offsetof(sp_attention, compute_dead) + sizeof copy->compute_dead;
+    SP_REQUIRE(callers, SP_BAD_ARGUMENT, "the problem is NULL");
+    SP_REQUIRE(callers->struct_bytes >= least && callers->struct_bytes <= sizeof *copy, SP_BAD_ARGUMENT,
+               "struct_bytes is %zu, this library knows %zu to %zu: sp_attention_init sets it", callers->struct_bytes,
+               least, sizeof *copy);
+    *copy = (sp_attention){0};
+    memcpy(copy, callers, callers->struct_bytes);
+    return SP_OK;
+}
+
+sp_liveness_shape sp_problem_liveness_shape(const sp_attention *problem) {
+    int64_t n_q = 0, n_k = 0;
+    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
+        sp_sequence sequence = sp_problem_sequence(problem, i);
+        if (sequence.n_q > n_q) n_q = sequence.n_q;
+        if (sequence.n_k_rows > n_k) n_k = sequence.n_k_rows;
+    }
+    return (sp_liveness_shape){.n_query_tiles = (n_q + SP_LIVENESS_QUERIES - 1) / SP_LIVENESS_QUERIES,
+                               .n_key_tiles = (n_k + SP_LIVENESS_KEYS - 1) / SP_LIVENESS_KEYS};
+}
+
 sp_status sp_problem_check_keys(const sp_attention *problem) {
-    SP_REQUIRE(problem, SP_BAD_ARGUMENT, "the problem is NULL");
-    SP_REQUIRE(problem->struct_bytes == sizeof *problem, SP_BAD_ARGUMENT,
-               "struct_bytes is %zu, this library has %zu: sp_attention_init sets it", problem->struct_bytes,
-               sizeof *problem);
     const sp_tensor *q = &problem->q, *k = &problem->k;
     SP_REQUIRE(q->dtype == SP_DTYPE_F32 || q->dtype == SP_DTYPE_BF16 || q->dtype == SP_DTYPE_F16 ||
                    q->dtype == SP_DTYPE_F64,
@@ -94,21 +136,38 @@ sp_status sp_problem_check_keys(const sp_attention *problem) {
     SP_REQUIRE(q->shape[3] >= 1, SP_BAD_ARGUMENT, "q has no channels");
     SP_REQUIRE(k->shape[2] >= 1 && q->shape[2] % k->shape[2] == 0, SP_BAD_ARGUMENT,
                "k has %" PRId64 " heads, q has %" PRId64 ": not a multiple", k->shape[2], q->shape[2]);
-    SP_TRY(check_shape(k, "k", q->shape[0], k->shape[1], k->shape[2], q->shape[3], "q"));
+    SP_TRY(check_shape(k, "k", problem->page_table ? k->shape[0] : q->shape[0], k->shape[1], k->shape[2], q->shape[3],
+                       "q"));
     SP_TRY(check_options(problem));
     return check_sequences(problem);
 }
 
+/* Members that belong to another pass. */
+static sp_status check_pass(const sp_attention *problem, sp_attention_pass pass) {
+    const sp_attention_statistics *statistics = &problem->statistics;
+    bool wanted =
+        statistics->mass || statistics->first_mass || statistics->entropy || statistics->highest || statistics->zeros;
+    const char *name = sp_attention_pass_name(pass);
+    SP_REQUIRE(!problem->page_table || pass == SP_ATTENTION_DECODE, SP_BAD_ARGUMENT,
+               "page_table is given, but %s takes no pages: decode does", name);
+    if (pass != SP_ATTENTION_DECODE) return SP_OK;
+    SP_REQUIRE(!problem->cu_q, SP_BAD_ARGUMENT, "cu_q is given, but decode takes no packed sequences");
+    SP_REQUIRE(!wanted, SP_BAD_ARGUMENT, "statistics are wanted, but decode has none: forward does");
+    SP_REQUIRE(!problem->liveness, SP_BAD_ARGUMENT, "liveness is given, but decode writes none: forward does");
+    return SP_OK;
+}
+
 sp_status sp_problem_check(const sp_attention *problem, sp_attention_pass pass) {
-    SP_REQUIRE(pass == SP_ATTENTION_FORWARD || pass == SP_ATTENTION_BACKWARD, SP_BAD_ARGUMENT,
-               "pass %d is neither forward nor backward", (int)pass);
+    SP_REQUIRE((int)pass >= 0 && pass < SP_ATTENTION_PASS_COUNT, SP_BAD_ARGUMENT,
+               "pass %d is neither forward nor backward nor decode", (int)pass);
+    SP_TRY(check_pass(problem, pass));
     SP_TRY(sp_problem_check_keys(problem));
     const sp_tensor *q = &problem->q, *k = &problem->k, *v = &problem->v;
     SP_TRY(check_tensor(v, "v", problem));
     SP_TRY(check_shape(v, "v", k->shape[0], k->shape[1], k->shape[2], v->shape[3], "k"));
     SP_TRY(check_tensor(&problem->out, "out", problem));
     SP_TRY(check_shape(&problem->out, "out", q->shape[0], q->shape[1], q->shape[2], v->shape[3], "q and v"));
-    if (pass == SP_ATTENTION_FORWARD) return SP_OK;
+    if (pass != SP_ATTENTION_BACKWARD) return SP_OK;
     SP_REQUIRE(problem->lse, SP_BAD_ARGUMENT, "lse is NULL, backward needs what forward stored there");
     SP_REQUIRE(!problem->dsink || problem->normalizer == SP_NORMALIZER_SOFTMAX_SINK, SP_BAD_ARGUMENT,
                "dsink is given, but %s has no sink", sp_normalizer_name(problem->normalizer));

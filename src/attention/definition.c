@@ -28,6 +28,10 @@ static double shifted_expm1(double s, double shift) {
     return s < 1 ? exp(-shift) * expm1(s) : exp(s - shift) - exp(-shift);
 }
 
+static bool rectifies(sp_normalizer normalizer) {
+    return normalizer == SP_NORMALIZER_SOFTPICK || normalizer == SP_NORMALIZER_RECTIFIED;
+}
+
 /* What a key adds to D, relative to e^shift.  Comparisons are such that NaN goes through. */
 static double denominator_term(const sp_attention *problem, double s, double shift) {
     switch (problem->normalizer) {
@@ -111,17 +115,50 @@ static double compute_row(wide_head *head, int64_t t, sp_key_range keys) {
     return log_d;
 }
 
-static void head_forward(wide_head *head) {
+/* What the row of query t says beside its output. */
+static void row_statistics(const wide_head *head, int64_t t, sp_key_range keys) {
+    const sp_attention *problem = head->problem;
+    const sp_attention_statistics *wanted = &problem->statistics;
+    int64_t index = sp_problem_lse_index(problem, &head->sequence, head->h, t), zeros = 0;
+    double mass = 0, entropy = 0, highest = -INFINITY;
+    for (int64_t j = 0; j < keys.end - keys.first; j++) {
+        double s = head->s[j];
+        mass += head->w[j];
+        zeros += rectifies(problem->normalizer) && s <= 0;
+        if (!(s <= highest)) highest = s; /* NaN goes through */
+    }
+    for (int64_t j = 0; j < keys.end - keys.first; j++)
+        if (head->w[j] != 0) entropy -= head->w[j] / mass * log(head->w[j] / mass);
+    if (wanted->mass) wanted->mass[index] = (float)mass;
+    if (wanted->first_mass) wanted->first_mass[index] = keys.first == 0 && keys.end > 0 ? (float)head->w[0] : 0;
+    if (wanted->entropy) wanted->entropy[index] = (float)entropy;
+    if (wanted->highest) wanted->highest[index] = (float)highest;
+    if (wanted->zeros) wanted->zeros[index] = zeros;
+}
+
+static void row_liveness(const wide_head *head, int64_t t, sp_key_range keys, uint32_t *words) {
+    for (int64_t j = keys.first; j < keys.end; j++) {
+        if (rectifies(head->problem->normalizer) && head->s[j - keys.first] <= 0) continue;
+        int64_t block = t % SP_LIVENESS_QUERIES / SP_LIVENESS_BLOCK * (SP_LIVENESS_KEYS / SP_LIVENESS_BLOCK) +
+                        j % SP_LIVENESS_KEYS / SP_LIVENESS_BLOCK;
+        words[j / SP_LIVENESS_KEYS] |= 1u << block;
+    }
+}
+
+/* Row t of the head, which is that of sequence `sequence`. */
+static void row_forward(wide_head *head, int64_t sequence, int64_t t) {
     const sp_attention *problem = head->problem;
     int64_t Dv = problem->v.shape[3];
-    for (int64_t t = 0; t < head->sequence.n_q; t++) {
-        sp_key_range keys = sp_problem_visible(problem, &head->sequence, t);
-        double log_d = compute_row(head, t, keys), *out = head->out + t * Dv;
-        for (int64_t j = keys.first; j < keys.end; j++) /* a dead key's value is not looked at, whatever it holds */
-            if (head->w[j - keys.first] != 0) add_scaled(out, head->w[j - keys.first], head->v + j * Dv, Dv);
-        if (problem->lse)
-            problem->lse[sp_problem_lse_index(problem, &head->sequence, head->h, t)] = (float)(log_d / log(2.0));
-    }
+    sp_key_range keys = sp_problem_visible(problem, &head->sequence, t);
+    double log_d = compute_row(head, t, keys), *out = head->out + t * Dv;
+    for (int64_t j = keys.first; j < keys.end; j++) /* a dead key's value is not looked at, whatever it holds */
+        if (head->w[j - keys.first] != 0) add_scaled(out, head->w[j - keys.first], head->v + j * Dv, Dv);
+    if (problem->lse)
+        problem->lse[sp_problem_lse_index(problem, &head->sequence, head->h, t)] = (float)(log_d / log(2.0));
+    row_statistics(head, t, keys);
+    if (!problem->liveness) return;
+    sp_liveness_shape shape = sp_problem_liveness_shape(problem);
+    row_liveness(head, t, keys, sp_problem_liveness(problem, shape, sequence, head->h, t / SP_LIVENESS_QUERIES));
 }
 
 /* Adds query t's part to the gradients of its keys and of itself. */
@@ -139,7 +176,8 @@ static void row_backward(wide_head *head, int64_t t, sp_key_range keys) {
     }
     for (int64_t j = keys.first; j < keys.end; j++) {
         const double *k = head->k + j * D;
-        double s = head->s[j - keys.first], g = dot(dout, head->v + j * Dv, Dv);
+        double s = head->s[j - keys.first], g = 0;
+        if (!(rectifies(problem->normalizer) && s <= 0)) g = dot(dout, head->v + j * Dv, Dv); /* else not looked at */
         double ds = score_gradient(problem, s, log_d, g, delta);
         add_scaled(head->dq + t * D, scale * ds, k, D);
         add_scaled(head->dk + j * D, scale * ds, q, D);
@@ -189,6 +227,15 @@ static void widen(double *dense, const sp_tensor *tensor, int64_t b, int64_t fir
     }
 }
 
+/* The keys or values of a sequence, which may be paged. */
+static void widen_keys(double *dense, const sp_tensor *tensor, const sp_sequence *sequence, int64_t h) {
+    int64_t width = tensor->shape[3];
+    for (int64_t j = 0; j < sequence->n_k; j++) {
+        const char *row = sp_problem_key_row(tensor, sequence, j, h);
+        for (int64_t i = 0; i < width; i++) dense[j * width + i] = load(row, tensor->dtype, i);
+    }
+}
+
 static void narrow(const sp_tensor *tensor, int64_t b, int64_t first, int64_t n, int64_t h, const double *dense) {
     int64_t width = tensor->shape[3];
     for (int64_t t = 0; t < n; t++) {
@@ -199,9 +246,18 @@ static void narrow(const sp_tensor *tensor, int64_t b, int64_t first, int64_t n,
 
 /* ---- all heads -------------------------------------------------------------------------------------------------- */
 
+static int64_t longest_keys(const sp_attention *problem) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
+        int64_t n = sp_problem_sequence(problem, i).n_k_rows;
+        if (n > longest) longest = n;
+    }
+    return longest;
+}
+
 /* Points the head's arrays into one allocation that holds the longest sequence. */
 static sp_status head_open(wide_head *head, void **memory, const sp_attention *problem) {
-    int64_t T = problem->q.shape[1], S = problem->k.shape[1], D = problem->q.shape[3], Dv = problem->v.shape[3];
+    int64_t T = problem->q.shape[1], S = longest_keys(problem), D = problem->q.shape[3], Dv = problem->v.shape[3];
     const int64_t sizes[] = {T * D, S * D, S * Dv, T * Dv, T * Dv, T * D, S * D, S * Dv, S, S};
     double **const arrays[] = {&head->q,  &head->k,  &head->v,  &head->out, &head->dout,
                                &head->dq, &head->dk, &head->dv, &head->s,   &head->w};
@@ -224,14 +280,23 @@ static void head_read(wide_head *head, const sp_sequence *sequence, int64_t h) {
     head->sequence = *sequence;
     head->h = h;
     widen(head->q, &problem->q, sequence->b, sequence->q_first, sequence->n_q, h);
-    widen(head->k, &problem->k, sequence->b, sequence->k_first, sequence->n_k, key_head);
-    widen(head->v, &problem->v, sequence->b, sequence->k_first, sequence->n_k, key_head);
+    widen_keys(head->k, &problem->k, sequence, key_head);
+    widen_keys(head->v, &problem->v, sequence, key_head);
 }
 
 static void clear(double *array, int64_t n) { memset(array, 0, (size_t)n * sizeof *array); }
 
-sp_status sp_attention_define_forward(const sp_attention *problem) {
-    SP_TRY(sp_problem_check(problem, SP_ATTENTION_FORWARD));
+/* Forward and decode are one. */
+static sp_status define_forward(const sp_attention *callers, sp_attention_pass pass) {
+    sp_attention copy;
+    const sp_attention *problem = &copy;
+    int64_t n_words;
+    SP_TRY(sp_problem_read(&copy, callers));
+    SP_TRY(sp_problem_check(problem, pass));
+    if (problem->liveness) {
+        SP_TRY(sp_attention_liveness_words(problem, &n_words));
+        memset(problem->liveness, 0, (size_t)n_words * sizeof *problem->liveness);
+    }
     wide_head head = {0};
     void *memory = NULL;
     SP_TRY(head_open(&head, &memory, problem));
@@ -240,7 +305,7 @@ sp_status sp_attention_define_forward(const sp_attention *problem) {
         for (int64_t h = 0; h < problem->q.shape[2]; h++) {
             head_read(&head, &sequence, h);
             clear(head.out, sequence.n_q * problem->v.shape[3]);
-            head_forward(&head);
+            for (int64_t t = 0; t < sequence.n_q; t++) row_forward(&head, i, t);
             narrow(&problem->out, sequence.b, sequence.q_first, sequence.n_q, h, head.out);
         }
     }
@@ -248,7 +313,18 @@ sp_status sp_attention_define_forward(const sp_attention *problem) {
     return SP_OK;
 }
 
-sp_status sp_attention_define_backward(const sp_attention *problem) {
+sp_status sp_attention_define_forward(const sp_attention *problem) {
+    return define_forward(problem, SP_ATTENTION_FORWARD);
+}
+
+sp_status sp_attention_define_decode(const sp_attention *problem) {
+    return define_forward(problem, SP_ATTENTION_DECODE);
+}
+
+sp_status sp_attention_define_backward(const sp_attention *callers) {
+    sp_attention copy;
+    const sp_attention *problem = &copy;
+    SP_TRY(sp_problem_read(&copy, callers));
     SP_TRY(sp_problem_check(problem, SP_ATTENTION_BACKWARD));
     int64_t D = problem->q.shape[3], Dv = problem->v.shape[3], H = problem->q.shape[2];
     wide_head head = {0};

@@ -9,12 +9,13 @@
 
 /* Queries and keys that see each other: one batch entry, or one packed sequence. */
 typedef struct sp_sequence {
-    int64_t b;        /* index in the tensors' B */
-    int64_t q_first;  /* its first query in the tensors' T */
-    int64_t k_first;  /* its first key in the tensors' S */
-    int64_t n_q;      /* T of the sequence */
-    int64_t n_k;      /* S of the sequence, after key_lengths */
-    int64_t n_k_rows; /* S before key_lengths: rows of dk and dv to write */
+    int64_t b;            /* index in the tensors' B */
+    int64_t q_first;      /* its first query in the tensors' T */
+    int64_t k_first;      /* its first key in the tensors' S */
+    int64_t n_q;          /* T of the sequence */
+    int64_t n_k;          /* S of the sequence, after key_lengths */
+    int64_t n_k_rows;     /* S before key_lengths: rows of dk and dv to write */
+    const int64_t *pages; /* of a paged cache, else NULL */
 } sp_sequence;
 
 /* Keys [first, end) of a sequence; end >= first. */
@@ -26,12 +27,20 @@ typedef struct sp_key_range {
 SP_MUST_CHECK sp_status sp_problem_check(const sp_attention *problem, sp_attention_pass pass);
 /* The same for a call that needs q and k alone. */
 SP_MUST_CHECK sp_status sp_problem_check_keys(const sp_attention *problem);
+/* Copies the members that the caller's struct has; the others are zero.  Fails if it has none or more than are known. */
+SP_MUST_CHECK sp_status sp_problem_read(sp_attention *copy, const sp_attention *callers);
 
 static inline int64_t sp_problem_n_sequences(const sp_attention *problem) {
     return problem->cu_q ? problem->n_sequences : problem->q.shape[0];
 }
 
 static inline sp_sequence sp_problem_sequence(const sp_attention *problem, int64_t i) {
+    if (problem->page_table)
+        return (sp_sequence){.b = i,
+                             .n_q = problem->q.shape[1],
+                             .n_k = problem->key_lengths[i],
+                             .n_k_rows = problem->key_lengths[i],
+                             .pages = problem->page_table + i * problem->pages_per_sequence};
     if (!problem->cu_q) {
         int64_t n_k = problem->k.shape[1];
         return (sp_sequence){.b = i,
@@ -83,10 +92,31 @@ static inline int64_t sp_problem_lse_index(const sp_attention *problem, const sp
     return (sequence->b * problem->q.shape[2] + h) * problem->q.shape[1] + sequence->q_first + t;
 }
 
+/* How the liveness words lie: tiles of 64 queries and of 128 keys of the longest sequence. */
+typedef struct sp_liveness_shape {
+    int64_t n_query_tiles, n_key_tiles;
+} sp_liveness_shape;
+
+sp_liveness_shape sp_problem_liveness_shape(const sp_attention *problem);
+
+/* The words of queries [64 tile, 64 tile + 64) of head h of sequence i. */
+static inline uint32_t *sp_problem_liveness(const sp_attention *problem, sp_liveness_shape shape, int64_t i, int64_t h,
+                                            int64_t tile) {
+    int64_t head = i * problem->q.shape[2] + h;
+    return problem->liveness + (head * shape.n_query_tiles + tile) * shape.n_key_tiles;
+}
+
 /* First number of row `row` of head h of a tensor (B,T,H,D), rows counted in the tensor's T. */
 static inline char *sp_problem_row(const sp_tensor *tensor, int64_t b, int64_t row, int64_t h) {
     int64_t index = b * tensor->stride[0] + row * tensor->stride[1] + h * tensor->stride[2];
     return (char *)tensor->data + index * sp_dtype_bytes(tensor->dtype);
+}
+
+/* First number of key (or value) j of a sequence, head h; k and v may be paged. */
+static inline char *sp_problem_key_row(const sp_tensor *tensor, const sp_sequence *sequence, int64_t j, int64_t h) {
+    if (!sequence->pages) return sp_problem_row(tensor, sequence->b, sequence->k_first + j, h);
+    int64_t page_size = tensor->shape[1];
+    return sp_problem_row(tensor, sequence->pages[j / page_size], j % page_size, h);
 }
 
 #endif

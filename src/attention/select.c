@@ -12,6 +12,10 @@ static bool on_cpu(const void *asked, const char **why) {
         *why = "the tensors are not in host memory";
         return false;
     }
+    if (((const sp_attention_question *)asked)->pass == SP_ATTENTION_DECODE) {
+        *why = "decode is not there yet";
+        return false;
+    }
     if (problem->q.dtype == SP_DTYPE_F64) {
         *why = "f64 is computed by the definition alone";
         return false;
