@@ -23,6 +23,7 @@ static inline v v_max(v a, v b) { return _mm256_max_ps(a, b); }
 static inline v_mask v_greater(v a, v b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 static inline v v_select(v_mask mask, v yes, v no) { return _mm256_blendv_ps(no, yes, mask); }
 static inline bool v_any(v_mask mask) { return _mm256_movemask_ps(mask) != 0; }
+static inline uint32_t v_bits(v_mask mask) { return (uint32_t)_mm256_movemask_ps(mask); }
 
 static inline v_mask v_lanes(int64_t first, int64_t end) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

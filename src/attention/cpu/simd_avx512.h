@@ -23,6 +23,7 @@ static inline v v_max(v a, v b) { return _mm512_max_ps(a, b); }
 static inline v_mask v_greater(v a, v b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 static inline v v_select(v_mask mask, v yes, v no) { return _mm512_mask_blend_ps(mask, no, yes); }
 static inline bool v_any(v_mask mask) { return mask != 0; }
+static inline uint32_t v_bits(v_mask mask) { return mask; }
 
 static inline v_mask v_lanes(int64_t first, int64_t end) {
     uint32_t low = (uint32_t)(first < 0    ? 0

@@ -37,6 +37,11 @@ static inline v_mask v_greater(v a, v b) { return (v_mask)(a > b); }
 /* yes where the mask is true, else no */
 static inline v v_select(v_mask mask, v yes, v no) { return (v)((mask & (v_mask)yes) | (~mask & (v_mask)no)); }
 static inline bool v_any(v_mask mask) { return mask[0] | mask[1] | mask[2] | mask[3]; }
+/* Bit i is the truth of lane i. */
+static inline uint32_t v_bits(v_mask mask) {
+    v_mask bits = mask & (v_mask){1, 2, 4, 8};
+    return (uint32_t)(bits[0] | bits[1] | bits[2] | bits[3]);
+}
 static inline v v_max(v a, v b) { return v_select(v_greater(a, b), a, b); }
 
 /* True in the lanes [first, end); the bounds may lie outside the vector. */
