@@ -38,13 +38,17 @@ static inline double near_largest(const double *truth, int64_t n) {
     return largest;
 }
 
-/* True if `result` is near; otherwise prints what is wrong.  `slack`: absolute, usually a unit in the last
- * place of near_largest. */
+/* True if `result` is near.  `slack`: absolute, usually a unit in the last place of near_largest. */
+static inline bool near_within(near_error ours, near_error theirs, int64_t n, double slack) {
+    double norm_slack = slack * sqrt(1 + (double)n / 50);
+    return ours.worst <= 2 * theirs.worst + slack && ours.norm <= 2 * theirs.norm + norm_slack;
+}
+
+/* The same of arrays; prints what is wrong. */
 static inline bool near_check(const char *what, const double *truth, const double *result, const double *plain,
                               int64_t n, double slack) {
     near_error ours = near_measure(truth, result, n), theirs = near_measure(truth, plain, n);
-    double norm_slack = slack * sqrt(1 + (double)n / 50);
-    if (ours.worst <= 2 * theirs.worst + slack && ours.norm <= 2 * theirs.norm + norm_slack) return true;
+    if (near_within(ours, theirs, n, slack)) return true;
     if (n > 0)
         fprintf(stderr,
                 "%s: worst error %.3g at %lld (%.9g, in double %.9g), norm %.3g; plain loop %.3g and %.3g, slack "

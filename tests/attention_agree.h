@@ -1,0 +1,349 @@
+/* Whether the variants of the table agree with the definition on a case: error at most twice that of plain loops in the
+ * same precision (near.h), statistics and liveness included.
+ *
+ * Near a score of 0 the derivative jumps, weights begin and bits turn: a score that is 0 but for its rounding error
+ * may fall on either side.  And where a row's denominator is small, that error is large beside it.  Both are looked for
+ * only where something does not agree. */
+#ifndef SP_TESTS_ATTENTION_AGREE_H
+#define SP_TESTS_ATTENTION_AGREE_H
+
+#include "attention/select.h"
+#include "attention_case.h"
+#include "attention_plain.h"
+#include "near.h"
+#include "softpick/device.h"
+
+/* The doubtful scores of a case, and what the rounding error of scores may do. */
+typedef struct agree_doubts {
+    bool known;
+    int64_t *zeros;    /* (B,H,T) how many of a row's */
+    uint32_t *bits;    /* liveness words: blocks that hold one, or weights that underflow in float */
+    double query, key; /* what they may add to an element of dq, of dk */
+    double lse, out;   /* what the rounding of all scores may add to an element, where a denominator is small */
+} agree_doubts;
+
+typedef struct agree_case {
+    attention_shape shape;
+    sp_attention_pass pass; /* forward stands for forward and backward */
+    attention_case truth, plain, rounded;
+    agree_doubts doubts;
+    char text[320];
+} agree_case;
+
+/* How often each row of the table ran, or refused. */
+enum { AGREE_ROWS = 16 };
+static int agree_ran[AGREE_ROWS][SP_ATTENTION_PASS_COUNT], agree_refused[AGREE_ROWS][SP_ATTENTION_PASS_COUNT];
+
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
+
+/* `prepare` (may be NULL) changes the inputs; it is called for each copy of the case. */
+typedef void (*agree_prepare)(attention_case *c, const void *user);
+
+static inline void agree_open_copy(attention_case *c, const attention_shape *shape, agree_prepare prepare,
+                                   const void *user) {
+    case_open(c, shape);
+    if (prepare) prepare(c, user);
+}
+
+static inline void agree_plain(attention_case *c, sp_attention_pass pass, bool round) {
+    plain_forward(&c->problem, round);
+    if (pass == SP_ATTENTION_FORWARD) plain_backward(&c->problem, round);
+}
+
+static inline sp_status agree_open(agree_case *a, const attention_shape *shape, sp_attention_pass pass,
+                                   agree_prepare prepare, const void *user) {
+    *a = (agree_case){.shape = *shape, .pass = pass};
+    case_describe(shape, a->text, sizeof a->text);
+    agree_open_copy(&a->truth, shape, prepare, user);
+    agree_open_copy(&a->plain, shape, prepare, user);
+    agree_open_copy(&a->rounded, shape, prepare, user);
+    if (pass == SP_ATTENTION_DECODE)
+        SP_TRY(sp_attention_define_decode(&a->truth.problem));
+    else {
+        SP_TRY(sp_attention_define_forward(&a->truth.problem));
+        SP_TRY(sp_attention_define_backward(&a->truth.problem));
+    }
+    agree_plain(&a->plain, pass, false);
+    if (shape->dtype == SP_DTYPE_BF16) agree_plain(&a->rounded, pass, true);
+    return SP_OK;
+}
+
+static inline void agree_close(agree_case *a) {
+    case_close(&a->truth), case_close(&a->plain), case_close(&a->rounded);
+    free(a->doubts.zeros), free(a->doubts.bits);
+}
+
+/* ---- doubts ----------------------------------------------------------------------------------------------------- */
+
+static inline double agree_size(const double *row, int64_t n) {
+    double size = 0;
+    for (int64_t i = 0; i < n; i++) size = fmax(size, fabs(row[i]));
+    return size;
+}
+
+/* Rows of a head as double; paged keys too. */
+static inline void agree_row(double *row, const sp_tensor *tensor, const sp_sequence *sequence, bool key, int64_t t,
+                             int64_t h) {
+    int64_t b = sequence->b, at = (key ? sequence->k_first : sequence->q_first) + t;
+    if (key && sequence->pages) b = sequence->pages[t / tensor->shape[1]], at = t % tensor->shape[1];
+    for (int64_t d = 0; d < tensor->shape[3]; d++) row[d] = case_load(tensor, b, at, h, d);
+}
+
+typedef struct agree_rows {
+    double *q, *k, *v, *out, *dout;
+} agree_rows;
+
+/* Key j of the row that `rows` holds.  `lse` and `out` add up what rounding does to the row. */
+static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64_t i, int64_t h, int64_t t, int64_t j,
+                               agree_rows *rows, double *lse, double *out) {
+    const sp_attention *p = &a->truth.problem;
+    int64_t D = p->q.shape[3], Dv = p->v.shape[3], index = sp_problem_lse_index(p, sequence, h, t);
+    double scale = sp_problem_row_scale(p, sequence, h, t), s = 0, size = 0, g = 0, delta = 0;
+    agree_row(rows->k, &p->k, sequence, true, j, sp_problem_key_head(p, h));
+    agree_row(rows->v, &p->v, sequence, true, j, sp_problem_key_head(p, h));
+    for (int64_t d = 0; d < D; d++) s += rows->q[d] * rows->k[d], size += fabs(rows->q[d] * rows->k[d]);
+    double moved = 0x1p-22 * fabs(scale) * size * exp(scale * s - 0.6931471805599453 * (double)p->lse[index]);
+    *lse += moved * 1.4426950408889634;
+    *out += moved * (agree_size(rows->v, Dv) + agree_size(rows->out, Dv));
+    bool doubtful = fabs(s) <= 0x1p-19 * size, tiny = s > 0 && scale * s < 0.6931 * ((double)p->lse[index] - 120);
+    if (p->liveness && (doubtful || tiny)) {
+        sp_liveness_shape shape = sp_problem_liveness_shape(p);
+        int64_t bit = t % SP_LIVENESS_QUERIES / SP_LIVENESS_BLOCK * 8 + j % SP_LIVENESS_KEYS / SP_LIVENESS_BLOCK;
+        int64_t head = i * p->q.shape[2] + h, tile = t / SP_LIVENESS_QUERIES;
+        a->doubts.bits[(head * shape.n_query_tiles + tile) * shape.n_key_tiles + j / SP_LIVENESS_KEYS] |= 1u << bit;
+    }
+    if (!doubtful || !plain_rectifies(p)) return;
+    a->doubts.zeros[index]++;
+    for (int64_t d = 0; d < Dv; d++) g += rows->dout[d] * rows->v[d], delta += rows->dout[d] * rows->out[d];
+    double jump = fabs(scale) * exp2(-(double)p->lse[index]) * (fabs(g - delta) + fabs((double)p->lambda * delta));
+    if (!isfinite(jump)) jump = INFINITY;
+    a->doubts.query += jump * agree_size(rows->k, D);
+    a->doubts.key += jump * agree_size(rows->q, D);
+}
+
+static inline const agree_doubts *agree_find_doubts(agree_case *a) {
+    const sp_attention *p = &a->truth.problem;
+    if (a->doubts.known) return &a->doubts;
+    int64_t D = p->q.shape[3], Dv = p->v.shape[3];
+    a->doubts.known = true;
+    a->doubts.zeros = calloc((size_t)a->truth.n_lse + 1, sizeof *a->doubts.zeros);
+    a->doubts.bits = calloc((size_t)a->truth.n_liveness + 1, sizeof *a->doubts.bits);
+    double *memory = calloc((size_t)(2 * D + 3 * Dv), sizeof *memory);
+    if (!a->doubts.zeros || !a->doubts.bits || !memory) abort();
+    agree_rows rows = {memory, memory + D, memory + 2 * D, memory + 2 * D + Dv, memory + 2 * D + 2 * Dv};
+    for (int64_t i = 0; i < sp_problem_n_sequences(p); i++) {
+        sp_sequence sequence = sp_problem_sequence(p, i);
+        for (int64_t h = 0; h < p->q.shape[2]; h++)
+            for (int64_t t = 0; t < sequence.n_q; t++) {
+                sp_key_range keys = sp_problem_visible(p, &sequence, t);
+                agree_row(rows.q, &p->q, &sequence, false, t, h);
+                agree_row(rows.out, &p->out, &sequence, false, t, h);
+                agree_row(rows.dout, &p->dout, &sequence, false, t, h);
+                double lse = 0, out = 0;
+                for (int64_t j = keys.first; j < keys.end; j++)
+                    agree_doubt(a, &sequence, i, h, t, j, &rows, &lse, &out);
+                a->doubts.lse = fmax(a->doubts.lse, lse);
+                a->doubts.out = fmax(a->doubts.out, out);
+            }
+    }
+    free(memory);
+    return &a->doubts;
+}
+
+/* ---- comparing -------------------------------------------------------------------------------------------------- */
+
+/* One unit in the last place, relative to the number. */
+static inline double agree_ulp(sp_dtype dtype) {
+    return dtype == SP_DTYPE_BF16 ? 0x1p-7 : dtype == SP_DTYPE_F16 ? 0x1p-10 : 0x1p-22;
+}
+
+/* One tensor.  `size`: of the terms that may cancel in its elements. */
+static inline bool agree_tensor(agree_case *a, const char *variant, int i, const attention_case *ours,
+                                const attention_case *plain, double size) {
+    static const char *const names[] = {"q", "k", "v", "out", "dout", "dq", "dk", "dv"};
+    char label[400];
+    snprintf(label, sizeof label, "%s [%s]: %s", a->text, variant, names[i]);
+    int64_t n = sp_tensor_count(ours->tensors[i]);
+    double *x = case_numbers(a->truth.tensors[i]), *y = case_numbers(ours->tensors[i]);
+    double *z = case_numbers(plain->tensors[i]);
+    double slack = agree_ulp(a->shape.dtype) * near_largest(x, n) + agree_ulp(SP_DTYPE_F32) * size;
+    bool near = near_within(near_measure(x, y, n), near_measure(x, z, n), n, slack);
+    if (!near) {
+        const agree_doubts *doubts = agree_find_doubts(a);
+        slack += i == 3 ? doubts->out : i == 5 ? doubts->query : i == 6 ? doubts->key : 0;
+    }
+    if (!near) near = near_check(label, x, y, z, n, slack);
+    free(x), free(y), free(z);
+    return near;
+}
+
+static inline bool agree_floats(agree_case *a, const char *variant, const char *name, const float *truth,
+                                const float *ours, const float *plain, int64_t n, double slack) {
+    char label[400];
+    snprintf(label, sizeof label, "%s [%s]: %s", a->text, variant, name);
+    double *x = case_allocate_plain((n + 1) * 8), *y = case_allocate_plain((n + 1) * 8);
+    double *z = case_allocate_plain((n + 1) * 8);
+    for (int64_t i = 0; i < n; i++) x[i] = (double)truth[i], y[i] = (double)ours[i], z[i] = (double)plain[i];
+    slack *= fmax(1, near_largest(x, n));
+    bool near = near_within(near_measure(x, y, n), near_measure(x, z, n), n, slack);
+    if (!near) near = near_check(label, x, y, z, n, slack + agree_find_doubts(a)->lse);
+    free(x), free(y), free(z);
+    return near;
+}
+
+static inline bool agree_zeros(agree_case *a, const char *variant, const attention_case *ours) {
+    const int64_t *wanted = a->truth.statistics.zeros, *found = ours->statistics.zeros;
+    for (int64_t i = 0; i < a->truth.n_lse; i++) {
+        int64_t off = wanted[i] > found[i] ? wanted[i] - found[i] : found[i] - wanted[i];
+        if (off == 0 || off <= agree_find_doubts(a)->zeros[i]) continue;
+        fprintf(stderr, "%s [%s]: zeros[%lld] is %lld, not %lld\n", a->text, variant, (long long)i, (long long)found[i],
+                (long long)wanted[i]);
+        return false;
+    }
+    return true;
+}
+
+static inline bool agree_liveness(agree_case *a, const char *variant, const attention_case *ours) {
+    for (int64_t i = 0; i < a->truth.n_liveness; i++) {
+        uint32_t off = a->truth.liveness[i] ^ ours->liveness[i];
+        if (off == 0 || !(off & ~agree_find_doubts(a)->bits[i])) continue;
+        fprintf(stderr, "%s [%s]: liveness[%lld] is %08x, not %08x\n", a->text, variant, (long long)i,
+                (unsigned)ours->liveness[i], (unsigned)a->truth.liveness[i]);
+        return false;
+    }
+    return true;
+}
+
+static inline bool agree_statistics(agree_case *a, const char *variant, const attention_case *ours,
+                                    const attention_case *plain) {
+    const sp_attention_statistics *x = &a->truth.statistics, *y = &ours->statistics, *z = &plain->statistics;
+    int64_t n = a->truth.n_lse;
+    bool near = agree_floats(a, variant, "mass", x->mass, y->mass, z->mass, n, 2e-6);
+    near = agree_floats(a, variant, "first mass", x->first_mass, y->first_mass, z->first_mass, n, 2e-6) && near;
+    near = agree_floats(a, variant, "entropy", x->entropy, y->entropy, z->entropy, n, 1e-5) && near;
+    near = agree_floats(a, variant, "highest", x->highest, y->highest, z->highest, n, 0x1p-22) && near;
+    return agree_zeros(a, variant, ours) && near;
+}
+
+/* True for a row that rounds weights and score gradients to bf16. */
+static inline bool agree_rounds(const agree_case *a, const char *variant) {
+    bool pairs = strcmp(variant, "amx") == 0 || strcmp(variant, "avx512_bf16") == 0;
+    return pairs && a->shape.dtype == SP_DTYPE_BF16 && a->pass != SP_ATTENTION_DECODE;
+}
+
+static inline bool agree_forward(agree_case *a, const char *variant, const attention_case *ours) {
+    bool rounds = agree_rounds(a, variant);
+    const attention_case *plain = rounds ? &a->rounded : &a->plain;
+    bool near =
+        agree_floats(a, variant, "lse", a->truth.lse, ours->lse, plain->lse, a->truth.n_lse, rounds ? 3e-5 : 1e-6);
+    near = agree_tensor(a, variant, 3, ours, plain, 0) && near;
+    if (a->shape.statistics) near = agree_statistics(a, variant, ours, plain) && near;
+    if (a->shape.liveness) near = agree_liveness(a, variant, ours) && near;
+    return near;
+}
+
+static inline bool agree_backward(agree_case *a, const char *variant, const attention_case *ours) {
+    const attention_shape *shape = &a->shape;
+    const attention_case *plain = agree_rounds(a, variant) ? &a->rounded : &a->plain;
+    /* g = dout . v has the size of sqrt(Dv), whatever becomes of it */
+    double g = 6 * sqrt((double)shape->Dv), scores = fmax(1, (double)shape->spread), dv = 0;
+    double sums = g * agree_ulp(shape->dtype) * sqrt((double)(shape->B * shape->T));
+    double dots = sqrt((double)shape->D) * (double)shape->spread;
+    if (shape->H) dv = sqrt((double)(shape->T * shape->H / shape->Hkv)); /* of so many terms below dout */
+    bool near = true;
+    for (int i = 5; i < 8; i++) near = agree_tensor(a, variant, i, ours, plain, i == 7 ? dv : g * scores) && near;
+    near = agree_floats(a, variant, "dsink", a->truth.dsink, ours->dsink, plain->dsink, shape->H, sums) && near;
+    return agree_floats(a, variant, "drow_factor", a->truth.drow_factor, ours->drow_factor, plain->drow_factor,
+                        shape->H, sums * dots) &&
+           near;
+}
+
+/* Whether two copies of a case hold the same bits, gaps included; liveness only where both have it. */
+static inline bool agree_same(const attention_case *a, const attention_case *b) {
+    size_t heads = (size_t)a->problem.q.shape[2] * sizeof(float), rows = (size_t)a->n_lse * sizeof(float);
+    const struct {
+        const void *a, *b;
+        size_t bytes;
+    } parts[] = {{a->lse, b->lse, rows},
+                 {a->dsink, b->dsink, heads},
+                 {a->drow_factor, b->drow_factor, heads},
+                 {a->statistics.mass, b->statistics.mass, rows},
+                 {a->statistics.first_mass, b->statistics.first_mass, rows},
+                 {a->statistics.entropy, b->statistics.entropy, rows},
+                 {a->statistics.highest, b->statistics.highest, rows},
+                 {a->statistics.zeros, b->statistics.zeros, 2 * rows},
+                 {a->liveness, b->liveness, (size_t)a->n_liveness * sizeof *a->liveness}};
+    bool same = true;
+    for (int i = 0; i < ATTENTION_CASE_TENSORS; i++)
+        same = same && memcmp(a->blocks[i], b->blocks[i], (size_t)a->block_bytes[i]) == 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        same = same && (!parts[i].a || !parts[i].b || memcmp(parts[i].a, parts[i].b, parts[i].bytes) == 0);
+    return same;
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------------- */
+
+/* Index of the variant, or -1. */
+static inline int agree_index(const char *variant) {
+    for (int i = 0; i < sp_attention_table.n_rows; i++)
+        if (strcmp(sp_variant_at(&sp_attention_table, i)->name, variant) == 0) return i;
+    return -1;
+}
+
+/* Runs a pass by the variant that SP_ATTENTION names.  False if it refuses the problem. */
+static inline bool agree_run(attention_case *c, const char *variant, sp_attention_pass pass, int n_threads,
+                             sp_status *status) {
+    const char *name;
+    int row = agree_index(variant);
+    *status = sp_attention_choose(&c->problem, pass, &name);
+    if (*status == SP_UNSUPPORTED) {
+        *status = SP_OK;
+        agree_refused[row][pass]++;
+        return false;
+    }
+    if (*status == SP_OK) *status = case_run(c, pass, n_threads);
+    agree_ran[row][pass]++;
+    return true;
+}
+
+/* The case's passes by one variant, in `ours`, which is open.  SP_ATTENTION must name the variant. */
+static inline bool agree_variant(agree_case *a, const char *variant, int n_threads, attention_case *ours) {
+    sp_status status;
+    bool near = true;
+    if (agree_run(ours, variant, a->pass, n_threads, &status) && status == SP_OK) {
+        near = agree_forward(a, variant, ours);
+        if (a->pass == SP_ATTENTION_FORWARD && agree_run(ours, variant, SP_ATTENTION_BACKWARD, n_threads, &status) &&
+            status == SP_OK)
+            near = agree_backward(a, variant, ours) && near;
+    }
+    if (status != SP_OK) fprintf(stderr, "%s [%s]: %s\n", a->text, variant, sp_last_message());
+    return near && status == SP_OK;
+}
+
+/* Calls `check` with each variant forced in turn; those the CPU lacks are told and passed over. */
+static inline bool agree_with_each_variant(bool (*check)(const char *variant, void *user), void *user) {
+    bool all = true;
+    for (int i = 0; i < sp_attention_table.n_rows; i++) {
+        const sp_variant *row = sp_variant_at(&sp_attention_table, i);
+        if (row->needs & ~sp_cpu_features()) continue;
+        setenv("SP_ATTENTION", row->name, 1);
+        all = check(row->name, user) && all;
+        unsetenv("SP_ATTENTION");
+    }
+    return all;
+}
+
+/* What ran, for a test's last line; false if a variant that the CPU can run never ran `pass`. */
+static inline bool agree_tell(sp_attention_pass pass) {
+    bool all = true;
+    for (int i = 0; i < sp_attention_table.n_rows; i++) {
+        const sp_variant *row = sp_variant_at(&sp_attention_table, i);
+        bool lacking = row->needs & ~sp_cpu_features();
+        printf("%s by %s: %d cases, %d refused%s\n", sp_attention_pass_name(pass), row->name, agree_ran[i][pass],
+               agree_refused[i][pass], lacking ? " (the CPU lacks what it needs)" : "");
+        all = all && (lacking || agree_ran[i][pass] > 0);
+    }
+    return all;
+}
+
+#endif
