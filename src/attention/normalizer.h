@@ -38,6 +38,9 @@ static inline float rule_masked_score(rule_kind rule) { return rule == RULE_EXPO
 /* 2^n for a whole n (or one far below -126). */
 static inline float power_of_two(float n) { return n < -126 ? 0 : ldexpf(1, (int)n); }
 
+/* One whole number a lane. */
+typedef int32_t v_whole __attribute__((vector_size(V_WIDTH * 4)));
+
 /* ---- a row's life: begin, raise, (add), finish ------------------------------------------------------------------ */
 
 static inline float row_begin(const sp_attention *problem, int64_t h) {
@@ -80,6 +83,18 @@ static inline v power_minus_one(v f) {
     p = v_fma(p, f, v_set(0x1.ebfbe0p-3f));
     p = v_fma(p, f, v_set(0x1.62e430p-1f));
     return v_mul(p, f);
+}
+
+/* log2 x; numbers below 2^-126 count as that.  With x = 2^n m, m near 1:
+ * log2 m = 2/ln 2 atanh((m-1)/(m+1)), whose series ends at 2e-8 of it. */
+static inline v log2_of(v x) {
+    v_whole bits = (v_whole)v_max(x, v_set(0x1p-126f)), n = (bits - 0x3f3504f3) >> 23; /* m in [sqrt(1/2), sqrt 2) */
+    v m = (v)(bits - n * 0x800000), z = v_sub(m, v_set(1)) / v_add(m, v_set(1)), square = v_mul(z, z);
+    v series = v_fma(square, v_set(1.0f / 9), v_set(1.0f / 7));
+    series = v_fma(square, series, v_set(1.0f / 5));
+    series = v_fma(square, series, v_set(1.0f / 3));
+    series = v_fma(square, series, v_set(1));
+    return v_fma(v_mul(z, v_set(2 * LOG2_E)), series, __builtin_convertvector(n, v));
 }
 
 /* 2^(t-c) = power * (1 + fraction), the power exact. */

@@ -32,6 +32,7 @@ int64_t sp_cpu_forward_carve(const sp_cpu_plan *plan, float *base, sp_cpu_forwar
     take(&scratch->v, base, &used, plan->Dv * SP_CPU_KEYS);
     take(&scratch->score, base, &used, SP_CPU_ROWS * SP_CPU_KEYS);
     take(&scratch->row, base, &used, SP_CPU_LANES * wider(plan));
+    take(&scratch->notes, base, &used, plan->statistics ? plan->n_queries * SP_CPU_NOTE_FLOATS : 0);
     return used;
 }
 
@@ -89,10 +90,17 @@ static int64_t choose_queries(const sp_attention *problem, int n_threads) {
     return n;
 }
 
+static bool wants_statistics(const sp_attention_statistics *statistics) {
+    return statistics->mass || statistics->first_mass || statistics->entropy || statistics->highest ||
+           statistics->zeros;
+}
+
 static sp_cpu_plan plan_begin(const sp_attention *problem, sp_attention_pass pass, int n_threads) {
     sp_cpu_plan plan = {.problem = problem,
                         .D = sp_round_up(problem->q.shape[3], SP_CPU_LANES),
                         .Dv = sp_round_up(problem->v.shape[3], SP_CPU_LANES),
+                        .statistics = wants_statistics(&problem->statistics),
+                        .liveness = sp_problem_liveness_shape(problem),
                         .n_threads = n_threads > 0 ? n_threads : omp_get_max_threads()};
     for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
         sp_sequence sequence = sp_problem_sequence(problem, i);
@@ -171,6 +179,14 @@ static void add_sums(const sp_cpu_plan *plan) {
     }
 }
 
+/* Blocks that no query sees are not come by. */
+static void clear_liveness(const sp_cpu_plan *plan) {
+    const sp_attention *problem = plan->problem;
+    int64_t words = plan->liveness.n_query_tiles * plan->liveness.n_key_tiles;
+    words *= sp_problem_n_sequences(problem) * problem->q.shape[2];
+    memset(problem->liveness, 0, (size_t)words * sizeof *problem->liveness);
+}
+
 void sp_cpu_run(const sp_cpu_body *body, const sp_attention *problem, sp_attention_pass pass, int n_threads,
                 void *workspace) {
     sp_cpu_plan plan = plan_begin(problem, pass, n_threads);
@@ -179,6 +195,7 @@ void sp_cpu_run(const sp_cpu_body *body, const sp_attention *problem, sp_attenti
     plan.dsink = (double *)(void *)((char *)workspace + sums_at);
     plan.drow_factor = plan.dsink + sp_problem_n_sequences(problem) * problem->q.shape[2];
     float *scratch = (float *)(void *)((char *)workspace + shared);
+    if (pass == SP_ATTENTION_FORWARD && problem->liveness) clear_liveness(&plan);
     if (plan.n_items == 0) return;
     list_items(&plan, pass);
     void (*run)(const sp_cpu_plan *, const sp_cpu_item *, float *) =

@@ -16,6 +16,7 @@ enum {
     SP_CPU_QUERIES_FORWARD = 256, /* of an item at most: what packing a block of keys is spread over */
     SP_CPU_QUERIES_BACKWARD = 64, /* of a block */
     SP_CPU_GRADIENT_FLOATS = 8,   /* room for a row_gradient */
+    SP_CPU_NOTE_FLOATS = 8,       /* room for a row_notes */
 };
 
 typedef struct sp_cpu_item {
@@ -32,6 +33,8 @@ typedef struct sp_cpu_plan {
     int64_t max_q, max_k; /* longest sequence, padded to SP_CPU_ROWS and SP_CPU_KEYS */
     int64_t n_queries;    /* of a forward item at most, a multiple of SP_CPU_ROWS */
     int64_t n_items;
+    bool statistics;            /* some are wanted */
+    sp_liveness_shape liveness; /* of the words */
     int n_threads;
     sp_cpu_item *items;
     double *dsink, *drow_factor; /* (n_sequences,H): summed in order at the end */
@@ -58,6 +61,7 @@ typedef struct sp_cpu_forward_scratch {
     float *v;     /* (KEYS,Dv) one block of values */
     float *score; /* (ROWS,KEYS) scores, then numerators */
     float *row;   /* (LANES, max(D,Dv)) rows on their way into kt */
+    float *notes; /* (n_queries,NOTE_FLOATS) a row_notes each, if statistics are wanted */
 } sp_cpu_forward_scratch;
 
 typedef struct sp_cpu_backward_scratch {

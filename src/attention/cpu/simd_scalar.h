@@ -15,6 +15,8 @@ enum {
     V_WIDTH = 4,
     TILE_ROWS = 4, /* accumulators of a matrix product: TILE_ROWS x TILE_VECTORS registers */
     TILE_VECTORS = 2,
+    LIVE_VECTORS = 8, /* of a row held in registers while its live keys are added */
+    LIVE_PERCENT = 40,
 };
 
 static inline v v_set(float x) { return (v){x, x, x, x}; }
