@@ -20,6 +20,7 @@ class PlantedTree(unittest.TestCase):
             "src/base/status.h": '#include "softpick/status.h"\n',
             "src/attention/rows.h": '#include "base/status.h"\n',
             "src/layers/layers.h": '#include "base/status.h"\n',
+            "src/cli/bench_layers.c": '#include "layers/layers.h"\n',
             "src/cli/main.c": '#include "softpick/attention.h"\n#include "base/status.h"\n#include <stdio.h>\n',
         }
         with tempfile.TemporaryDirectory() as folder:

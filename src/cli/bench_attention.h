@@ -1,0 +1,46 @@
+/* The rows of `softpick bench attention`: what is timed, and what came of it. */
+#ifndef SP_CLI_BENCH_ATTENTION_H
+#define SP_CLI_BENCH_ATTENTION_H
+
+#include "cli/bench_problem.h"
+#include "cli/bench_scale.h"
+
+/* One pass over one problem by one variant. */
+typedef struct bench_row {
+    bench_problem *problem; /* shared by the rows that differ in what follows alone */
+    sp_attention options;   /* normalizer, lambda, mask and compute_dead */
+    sp_attention_pass pass;
+    const char *wanted; /* variant asked for by name, or NULL: the chosen one */
+    int n_threads;
+
+    const char *variant; /* that runs it; NULL: none */
+    char refusal[200];   /* why not */
+    bench_counts counts;
+    bench_times times;
+} bench_row;
+
+enum { BENCH_SCALES = 32 };
+
+typedef struct bench_run {
+    bench_shape shape; /* what all rows share; T, S, D, dtype and pattern are those of the first */
+    double fma_gflops;
+    const char *matmul_name;
+    bench_matmul matmuls[BENCH_SCALES];
+    bench_read reads[BENCH_SCALES];
+    int n_matmuls, n_reads;
+    bench_problem **problems;
+    bench_row *rows;
+    int64_t n_problems, n_rows;
+} bench_run;
+
+/* Rates of a row by its least time; 0 if it did not run. */
+double bench_row_gflops(const bench_row *row);   /* all pairs that are seen */
+double bench_row_executed(const bench_row *row); /* GFLOP/s without what zeros let a variant leave out */
+double bench_row_gb_per_s(const bench_row *row); /* bytes that the pass must read and write */
+/* GFLOP/s of the product of the row's dtype (of f16: f32) with as many threads; 0 if there is none. */
+double bench_row_matmul(const bench_run *run, const bench_row *row);
+
+void bench_attention_print(const bench_run *run);
+SP_MUST_CHECK sp_status bench_attention_print_json(const bench_run *run);
+
+#endif

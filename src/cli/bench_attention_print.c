@@ -1,0 +1,214 @@
+/* What `softpick bench attention` prints: a table, or one JSON document.  docs/bench.md tells how things are counted. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "cli/bench_attention.h"
+#include "softpick/device.h"
+
+/* ---- rates ------------------------------------------------------------------------------------------------------ */
+
+static double rate(const bench_row *row, double count) { return row->times.n ? 1e-9 * count / row->times.least : 0; }
+
+/* Multiplications and additions of the products, for each pair: forward S and O; backward S, dP, dQ, dK and dV. */
+static double operations(const bench_row *row) {
+    double D = (double)row->problem->shape.D, Dv = (double)row->problem->shape.Dv;
+    return row->counts.pairs * (row->pass == SP_ATTENTION_BACKWARD ? 6 * D + 4 * Dv : 2 * D + 2 * Dv);
+}
+
+/* Backward gives a dead pair a gradient of its score only by its part of the denominator. */
+static bool dead_scores_have_gradients(const sp_attention *options) {
+    return options->normalizer == SP_NORMALIZER_SOFTPICK && options->lambda != 0;
+}
+
+static double needless_operations(const bench_row *row) {
+    double D = (double)row->problem->shape.D, Dv = (double)row->problem->shape.Dv, dead = row->counts.dead_pairs;
+    if (row->options.compute_dead) return 0;
+    switch (row->pass) {
+    case SP_ATTENTION_FORWARD: return 2 * Dv * dead;
+    case SP_ATTENTION_BACKWARD: return (4 * Dv + (dead_scores_have_gradients(&row->options) ? 0 : 4 * D)) * dead;
+    default: return 2 * Dv * row->counts.zero_pairs;
+    }
+}
+
+static double bytes_moved(const bench_row *row) {
+    const bench_shape *s = &row->problem->shape;
+    double one = (double)sp_dtype_bytes(s->dtype), D = (double)s->D, Dv = (double)s->Dv;
+    double keys = (double)(s->B * s->S * s->Hkv), queries = (double)(s->B * s->T * s->H);
+    double cache = keys * (D + Dv) * one, ends = queries * (D + Dv) * one, lse = queries * (double)sizeof(float);
+    switch (row->pass) {
+    case SP_ATTENTION_FORWARD: return cache + ends + lse;
+    case SP_ATTENTION_BACKWARD: return 2 * cache + 2 * ends + lse; /* read q k v out dout lse, write dq dk dv */
+    default: return cache;
+    }
+}
+
+double bench_row_gflops(const bench_row *row) { return rate(row, operations(row)); }
+double bench_row_executed(const bench_row *row) { return rate(row, operations(row) - needless_operations(row)); }
+double bench_row_gb_per_s(const bench_row *row) { return rate(row, bytes_moved(row)); }
+
+static double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
+
+static double matmul_gflops(const bench_run *run, sp_dtype dtype, int n_threads) {
+    for (int i = 0; i < run->n_matmuls; i++)
+        if (run->matmuls[i].dtype == dtype && run->matmuls[i].n_threads == n_threads)
+            return bench_matmul_gflops(&run->matmuls[i]);
+    return 0;
+}
+
+double bench_row_matmul(const bench_run *run, const bench_row *row) {
+    sp_dtype dtype = row->problem->shape.dtype == SP_DTYPE_BF16 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
+    return matmul_gflops(run, dtype, row->n_threads);
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static void print_scale(const bench_run *run) {
+    printf("%s\n", sp_cpu_model());
+    if (run->fma_gflops > 0) printf("multiply-add of one core, f32: %.1f GFLOP/s\n", run->fma_gflops);
+    for (int i = 0; i < run->n_matmuls; i++)
+        printf("matmul %d x %d x %d, %s, %s, %d thread%s: %.1f GFLOP/s\n", BENCH_MATMUL_N, BENCH_MATMUL_K,
+               BENCH_MATMUL_M, sp_dtype_name(run->matmuls[i].dtype), run->matmul_name, run->matmuls[i].n_threads,
+               run->matmuls[i].n_threads == 1 ? "" : "s", bench_matmul_gflops(&run->matmuls[i]));
+    for (int i = 0; i < run->n_reads; i++)
+        printf("reading memory, %d thread%s: %.1f GB/s\n", run->reads[i].n_threads,
+               run->reads[i].n_threads == 1 ? "" : "s", bench_read_gb_per_s(&run->reads[i]));
+}
+
+static void print_mask(const bench_run *run) {
+    const bench_shape *s = &run->shape;
+    const sp_attention *options = &run->rows[0].options;
+    printf("batch %" PRId64 ", heads %" PRId64 "/%" PRId64 ", %s", s->B, s->H, s->Hkv,
+           options->causal ? "causal" : "every key seen");
+    if (options->window) printf(", window %" PRId64, options->window);
+    if (options->lambda != 1) printf(", lambda %g", (double)options->lambda);
+    puts(options->compute_dead ? ", zeros computed" : "");
+}
+
+static void print_row(const bench_run *run, const bench_row *row) {
+    const bench_shape *s = &row->problem->shape;
+    char pattern[32], width[48];
+    bench_pattern_format(pattern, sizeof pattern, s->pattern);
+    snprintf(width, sizeof width, s->D == s->Dv ? "%" PRId64 : "%" PRId64 "/%" PRId64, s->D, s->Dv);
+    printf("%-8s %-5s%-16s %6" PRId64 " %6" PRId64 " %4s %-10s ", sp_attention_pass_name(row->pass),
+           sp_dtype_name(s->dtype), sp_normalizer_name(row->options.normalizer), s->T, s->S, width, pattern);
+    printf("%-12s %3d  ", row->variant ? row->variant : row->wanted ? row->wanted : "-", row->n_threads);
+    if (!row->variant) {
+        printf("refused: %s\n", row->refusal);
+        return;
+    }
+    double gflops = bench_row_gflops(row), matmul = bench_row_matmul(run, row);
+    printf("%9.3f %9.3f %8.1f %8.1f ", 1e3 * row->times.least, 1e3 * bench_times_median(&row->times), gflops,
+           bench_row_executed(row));
+    if (matmul > 0)
+        printf("%6.2f", gflops / matmul);
+    else
+        printf("%6s", "-");
+    printf(" %7.2f %5.1f%% %5.1f%%\n", bench_row_gb_per_s(row),
+           100 * share(row->counts.dead_blocks, row->counts.blocks),
+           100 * share(row->counts.zero_pairs, row->counts.pairs));
+}
+
+void bench_attention_print(const bench_run *run) {
+    print_scale(run);
+    print_mask(run);
+    puts("\npass     dtype attention            T      S    D pattern    variant      thr         ms    median  "
+         "GFLOP/s executed matmul    GB/s   dead  zeros");
+    for (int64_t i = 0; i < run->n_rows; i++) print_row(run, &run->rows[i]);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------------------------- */
+
+static json_t *describe_row(const bench_run *run, const bench_row *row) {
+    const bench_shape *s = &row->problem->shape;
+    const sp_attention *options = &row->options;
+    char pattern[32];
+    bench_pattern_format(pattern, sizeof pattern, s->pattern);
+    json_t *json = json_pack(
+        "{ss ss ss sI sI sI sI sI sI sI sb sI so ss sb si ss?}", "pass", sp_attention_pass_name(row->pass), "dtype",
+        sp_dtype_name(s->dtype), "attention", sp_normalizer_name(options->normalizer), "batch", (json_int_t)s->B,
+        "heads", (json_int_t)s->H, "kv_heads", (json_int_t)s->Hkv, "head_dim", (json_int_t)s->D, "value_dim",
+        (json_int_t)s->Dv, "length", (json_int_t)s->T, "key_length", (json_int_t)s->S, "causal", options->causal,
+        "window", (json_int_t)options->window, "lambda", sp_json_number((double)options->lambda), "pattern", pattern,
+        "compute_dead", options->compute_dead, "threads", row->n_threads, "variant", row->variant);
+    if (!row->variant) {
+        json_object_set_new(json, "refused", json_string(row->refusal));
+        return json;
+    }
+    double matmul = bench_row_matmul(run, row);
+    json_t *results =
+        json_pack("{so so sI so so so so so so}", "ms", sp_json_number(1e3 * row->times.least), "ms_median",
+                  sp_json_number(1e3 * bench_times_median(&row->times)), "calls", (json_int_t)row->times.n, "gflops",
+                  sp_json_number(bench_row_gflops(row)), "executed_gflops", sp_json_number(bench_row_executed(row)),
+                  "gb_per_s", sp_json_number(bench_row_gb_per_s(row)), "of_matmul",
+                  matmul > 0 ? sp_json_number(bench_row_gflops(row) / matmul) : json_null(), "dead_blocks",
+                  sp_json_number(share(row->counts.dead_blocks, row->counts.blocks)), "zeros",
+                  sp_json_number(share(row->counts.zero_pairs, row->counts.pairs)));
+    json_object_update(json, results);
+    json_decref(results);
+    return json;
+}
+
+static json_t *describe_scale(const bench_run *run) {
+    json_t *matmuls = json_array(), *reads = json_array();
+    for (int i = 0; i < run->n_matmuls; i++)
+        json_array_append_new(matmuls, json_pack("{ss si so}", "dtype", sp_dtype_name(run->matmuls[i].dtype), "threads",
+                                                 run->matmuls[i].n_threads, "gflops",
+                                                 sp_json_number(bench_matmul_gflops(&run->matmuls[i]))));
+    for (int i = 0; i < run->n_reads; i++)
+        json_array_append_new(reads, json_pack("{si so}", "threads", run->reads[i].n_threads, "gb_per_s",
+                                               sp_json_number(bench_read_gb_per_s(&run->reads[i]))));
+    return json_pack("{si ss ss ss so ss? so so}", "schema", 1, "tool", "softpick", "version", sp_version(), "cpu",
+                     sp_cpu_model(), "fma_gflops", run->fma_gflops > 0 ? sp_json_number(run->fma_gflops) : json_null(),
+                     "matmul_by", run->matmul_name, "matmul", matmuls, "read", reads);
+}
+
+/* The only row of that pass, NULL if there is none or more than one. */
+static const bench_row *only_row(const bench_run *run, sp_attention_pass pass) {
+    const bench_row *found = NULL;
+    for (int64_t i = 0; i < run->n_rows; i++) {
+        if (run->rows[i].pass != pass) continue;
+        if (found) return NULL;
+        found = &run->rows[i];
+    }
+    return found && found->variant ? found : NULL;
+}
+
+/* What a pass that was timed for one case alone gave, at the top of the document. */
+static void describe_only_rows(json_t *json, const bench_run *run) {
+    char key[64];
+    const bench_row *last = NULL;
+    for (int pass = 0; pass < SP_ATTENTION_PASS_COUNT; pass++) {
+        const bench_row *row = only_row(run, (sp_attention_pass)pass);
+        if (!row) continue;
+        const struct {
+            const char *name;
+            double value;
+        } values[] = {{"ms", 1e3 * row->times.least},
+                      {"gflops", bench_row_gflops(row)},
+                      {"executed_gflops", bench_row_executed(row)},
+                      {"gb_per_s", bench_row_gb_per_s(row)}};
+        for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+            snprintf(key, sizeof key, "%s_%s", sp_attention_pass_name((sp_attention_pass)pass), values[i].name);
+            json_object_set_new(json, key, sp_json_number(values[i].value));
+        }
+        last = row;
+    }
+    if (last && bench_row_matmul(run, last) > 0)
+        json_object_set_new(json, "matmul_gflops", sp_json_number(bench_row_matmul(run, last)));
+}
+
+sp_status bench_attention_print_json(const bench_run *run) {
+    char *text;
+    json_t *json = describe_scale(run), *cases = json_array();
+    describe_only_rows(json, run);
+    for (int64_t i = 0; i < run->n_rows; i++) json_array_append_new(cases, describe_row(run, &run->rows[i]));
+    json_object_set_new(json, "cases", cases);
+    sp_status status = sp_json_format(&text, json, 0);
+    if (status == SP_OK) printf("%s\n", text);
+    json_decref(json);
+    if (status == SP_OK) free(text);
+    return status;
+}

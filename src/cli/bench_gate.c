@@ -1,0 +1,140 @@
+/* A variant is timed only after its results agree with the definition. */
+#include "cli/bench_gate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/problem.h"
+#include "base/memory.h"
+#include "formats/halves.h"
+
+static double load(const char *row, sp_dtype dtype, int64_t i) {
+    switch (dtype) {
+    case SP_DTYPE_BF16: return (double)sp_bf16_to_f32(((const uint16_t *)(const void *)row)[i]);
+    case SP_DTYPE_F16: return (double)sp_f16_to_f32(((const uint16_t *)(const void *)row)[i]);
+    default: return (double)((const float *)(const void *)row)[i];
+    }
+}
+
+/* ---- comparing -------------------------------------------------------------------------------------------------- */
+
+sp_status bench_compare(const char *what, const sp_tensor *truth, const sp_tensor *result, double bound) {
+    double error = 0, size = 0, worst = 0, largest = 0;
+    for (int64_t i = 0; i < sp_tensor_count(truth); i++) { /* contiguous */
+        double t = load(truth->data, truth->dtype, i), e = load(result->data, result->dtype, i) - t;
+        error += e * e;
+        size += t * t;
+        worst = fabs(e) <= worst ? worst : fabs(e); /* NaN goes through */
+        largest = fmax(largest, fabs(t));
+    }
+    error = sqrt(error), size = sqrt(size);
+    SP_REQUIRE(error <= bound * size, SP_INTERNAL, "%s is off by %.2g, at most %.2g of the whole is allowed", what,
+               error / size, bound);
+    SP_REQUIRE(worst <= 8 * bound * largest, SP_INTERNAL,
+               "%s has a number that is off by %.2g, at most %.2g is allowed", what, worst, 8 * bound * largest);
+    return SP_OK;
+}
+
+sp_status bench_compare_rows(const char *what, const float *truth, const float *result, int64_t n, double bound) {
+    for (int64_t i = 0; i < n; i++) {
+        double error = fabs((double)result[i] - (double)truth[i]);
+        bool same = result[i] == truth[i]; /* infinities among them */
+        SP_REQUIRE(same || error <= bound, SP_INTERNAL, "%s of row %lld is %g, not %g", what, (long long)i,
+                   (double)result[i], (double)truth[i]);
+    }
+    return SP_OK;
+}
+
+/* ---- one smaller problem ---------------------------------------------------------------------------------------- */
+
+static int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
+
+/* More than two of the largest blocks that a variant works in; of decode, keys enough to be split. */
+static bench_shape smaller(const bench_shape *shape, sp_attention_pass pass) {
+    bench_shape small = *shape;
+    int64_t group = shape->H / shape->Hkv;
+    bool decode = pass == SP_ATTENTION_DECODE;
+    small.B = at_most(shape->B, 2);
+    small.Hkv = at_most(shape->Hkv, group > 1 ? 1 : 2);
+    small.H = small.Hkv * group;
+    small.T = at_most(shape->T, decode ? 8 : 300);
+    small.S = shape->S == shape->T ? small.T : at_most(shape->S, decode ? 3000 : 500);
+    small.gradients = pass == SP_ATTENTION_BACKWARD;
+    small.n_caches = 1;
+    return small;
+}
+
+void bench_set_options(sp_attention *to, const sp_attention *from) {
+    to->normalizer = from->normalizer;
+    to->lambda = from->lambda;
+    to->eps = from->eps;
+    to->causal = from->causal;
+    to->window = from->window;
+    to->compute_dead = from->compute_dead;
+    if (from->normalizer != SP_NORMALIZER_SOFTMAX_SINK) to->dsink = NULL;
+}
+
+sp_status bench_call(const sp_attention *problem, sp_attention_pass pass, void *workspace, int64_t n_bytes,
+                     int n_threads) {
+    switch (pass) {
+    case SP_ATTENTION_FORWARD: return sp_attention_forward(problem, workspace, n_bytes, n_threads);
+    case SP_ATTENTION_BACKWARD: return sp_attention_backward(problem, workspace, n_bytes, n_threads);
+    default: return sp_attention_decode(problem, workspace, n_bytes, n_threads);
+    }
+}
+
+/* With a workspace full of NaN. */
+static sp_status call_poisoned(const sp_attention *problem, sp_attention_pass pass, int n_threads) {
+    int64_t n_bytes;
+    void *workspace;
+    SP_TRY(sp_attention_workspace(problem, pass, n_threads, &n_bytes));
+    SP_TRY(sp_allocate(&workspace, n_bytes, "workspace"));
+    memset(workspace, 0xff, (size_t)n_bytes);
+    sp_status status = bench_call(problem, pass, workspace, n_bytes, n_threads);
+    free(workspace);
+    return status;
+}
+
+static sp_status define(const sp_attention *problem, sp_attention_pass pass) {
+    if (pass == SP_ATTENTION_DECODE) return sp_attention_define_decode(problem);
+    SP_TRY(sp_attention_define_forward(problem));
+    return pass == SP_ATTENTION_BACKWARD ? sp_attention_define_backward(problem) : SP_OK;
+}
+
+static sp_status compare_all(const sp_attention *truth, const sp_attention *ours, sp_attention_pass pass) {
+    bool f32 = truth->q.dtype == SP_DTYPE_F32;
+    double bound = f32 ? 1e-5 : truth->q.dtype == SP_DTYPE_F16 ? 2e-3 : 1e-2;
+    int64_t n_rows = truth->q.shape[0] * truth->q.shape[1] * truth->q.shape[2];
+    SP_TRY(bench_compare("out", &truth->out, &ours->out, bound));
+    SP_TRY(bench_compare_rows("lse", truth->lse, ours->lse, n_rows, f32 ? 1e-4 : 1e-2));
+    if (pass != SP_ATTENTION_BACKWARD) return SP_OK;
+    SP_TRY(bench_compare("dq", &truth->dq, &ours->dq, bound));
+    SP_TRY(bench_compare("dk", &truth->dk, &ours->dk, bound));
+    SP_TRY(bench_compare("dv", &truth->dv, &ours->dv, bound));
+    const int64_t heads[] = {truth->q.shape[2]};
+    sp_tensor a = sp_tensor_view(truth->dsink, SP_DTYPE_F32, 1, heads), b = a;
+    b.data = ours->dsink;
+    return truth->dsink ? bench_compare("dsink", &a, &b, bound) : SP_OK;
+}
+
+sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_attention_pass pass, int n_threads,
+                     uint64_t seed) {
+    sp_status status = SP_OK;
+    bench_shape small = smaller(shape, pass);
+    bench_problem truth = {0}, ours = {0};
+    SP_TRY_OR_DONE(bench_problem_open(&truth, &small, seed));
+    SP_TRY_OR_DONE(bench_problem_open(&ours, &small, seed));
+    bench_set_options(&truth.problem, options);
+    truth.problem.window =
+        options->window ? at_most(options->window, 70) : 0; /* it is to cut the smaller problem too */
+    bench_set_options(&ours.problem, &truth.problem);
+    SP_TRY_OR_DONE(define(&truth.problem, pass));
+    if (pass == SP_ATTENTION_BACKWARD) SP_TRY_OR_DONE(call_poisoned(&ours.problem, SP_ATTENTION_FORWARD, n_threads));
+    SP_TRY_OR_DONE(call_poisoned(&ours.problem, pass, n_threads));
+    SP_TRY_OR_DONE(compare_all(&truth.problem, &ours.problem, pass));
+done:
+    bench_problem_close(&truth);
+    bench_problem_close(&ours);
+    return status;
+}

@@ -1,0 +1,28 @@
+/* What a pass must show before it is timed. */
+#ifndef SP_CLI_BENCH_GATE_H
+#define SP_CLI_BENCH_GATE_H
+
+#include "cli/bench_problem.h"
+
+/* Compares with the truth; a failure is SP_INTERNAL and the sentence "`what` is off by ...".  Of a tensor the
+ * Euclidean norm of the error may be `bound` of that of the truth, and the largest error 8 `bound` of the largest
+ * number.  Of row numbers the absolute error may be `bound`.  NaN in a result is wrong, and so is infinity where the
+ * truth has none. */
+SP_MUST_CHECK sp_status bench_compare(const char *what, const sp_tensor *truth, const sp_tensor *result, double bound);
+SP_MUST_CHECK sp_status bench_compare_rows(const char *what, const float *truth, const float *result, int64_t n,
+                                           double bound);
+
+/* Runs the pass (backward: after forward) by the variant that SP_ATTENTION names, on a smaller problem of the same
+ * kind with numbers of its own and everything that is written full of NaN, and compares each result with the
+ * definition.  `options`: normalizer, lambda, mask and compute_dead are taken from it. */
+SP_MUST_CHECK sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_attention_pass pass,
+                                   int n_threads, uint64_t seed);
+
+/* Takes from `from` what is not tensors. */
+void bench_set_options(sp_attention *to, const sp_attention *from);
+
+/* One call; `workspace` of n_bytes. */
+SP_MUST_CHECK sp_status bench_call(const sp_attention *problem, sp_attention_pass pass, void *workspace,
+                                   int64_t n_bytes, int n_threads);
+
+#endif

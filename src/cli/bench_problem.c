@@ -1,0 +1,212 @@
+/* Memory and numbers of a problem to be timed.
+ *
+ *   memory   | q | dout | sink | out dq dk dv dsink lse | k v | k v | ...        outputs in the middle
+ *
+ * A pattern takes a few of the D channels for itself and leaves the others normal.  With a the product of one such
+ * channel of query and key, times the scale: dead slabs and keys get a = -DEPTH on top of scores of deviation 1, which
+ * no score survives; scattered zeros get the quantile of the normal distribution that their share asks for. */
+#include "cli/bench_problem.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/problem.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "formats/halves.h"
+
+/* ---- patterns --------------------------------------------------------------------------------------------------- */
+
+static const char *const pattern_names[BENCH_PATTERN_COUNT] = {
+    [BENCH_DENSE] = "dense", [BENCH_SLABS] = "slabs", [BENCH_KEYS] = "keys", [BENCH_ZEROS] = "zeros"};
+
+sp_status bench_pattern_parse(bench_pattern *out, const char *text) {
+    char *end;
+    for (int i = 0; i < BENCH_PATTERN_COUNT; i++) {
+        size_t n = strlen(pattern_names[i]);
+        if (strncmp(text, pattern_names[i], n) != 0) continue;
+        *out = (bench_pattern){.kind = (bench_pattern_kind)i};
+        if (i == BENCH_DENSE && text[n] == '\0') return SP_OK;
+        if (i == BENCH_DENSE || text[n] != '=') break;
+        out->share = strtod(text + n + 1, &end);
+        SP_REQUIRE(end != text + n + 1 && *end == '\0' && out->share >= 0 && out->share <= 1, SP_BAD_ARGUMENT,
+                   "\"%s\": \"%s\" is not a share between 0 and 1", text, text + n + 1);
+        return SP_OK;
+    }
+    return sp_fail(SP_BAD_ARGUMENT, "\"%s\" is not dense, slabs=F, keys=F or zeros=F", text);
+}
+
+void bench_pattern_format(char *text, size_t n_bytes, bench_pattern pattern) {
+    if (pattern.kind == BENCH_DENSE)
+        snprintf(text, n_bytes, "%s", pattern_names[BENCH_DENSE]);
+    else
+        snprintf(text, n_bytes, "%s=%g", pattern_names[pattern.kind], pattern.share);
+}
+
+/* ---- numbers ---------------------------------------------------------------------------------------------------- */
+
+enum { STREAM_Q = 1, STREAM_K, STREAM_V, STREAM_DOUT, STREAM_SINK, STREAM_DEAD };
+static const double DEPTH = 10;
+
+static void store(char *row, sp_dtype dtype, int64_t i, float value) {
+    switch (dtype) {
+    case SP_DTYPE_BF16: ((uint16_t *)(void *)row)[i] = sp_bf16_from_f32(value); break;
+    case SP_DTYPE_F16: ((uint16_t *)(void *)row)[i] = sp_f16_from_f32(value); break;
+    default: ((float *)(void *)row)[i] = value;
+    }
+}
+
+/* Near to normal: the sum of four uniform numbers of 16 bits, in units of its deviation. */
+static float draw(uint64_t seed, uint64_t stream, uint64_t index) {
+    uint64_t bits = sp_random_bits(seed, stream, index);
+    int64_t sum = (int64_t)((bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48));
+    return (float)(sum - 2 * 0xffff) * (1 / 37837.2f);
+}
+
+static void fill(const sp_tensor *tensor, uint64_t seed, uint64_t stream) {
+    int64_t width = tensor->shape[3], n_rows = sp_tensor_count(tensor) / width;
+#pragma omp parallel for
+    for (int64_t row = 0; row < n_rows; row++) {
+        char *out = (char *)tensor->data + row * width * sp_dtype_bytes(tensor->dtype);
+        for (int64_t i = 0; i < width; i++)
+            store(out, tensor->dtype, i, draw(seed, stream, (uint64_t)(row * width + i)));
+    }
+}
+
+/* x with P(normal <= x) = share, by halving an interval. */
+static double normal_quantile(double share) {
+    double low = -DEPTH, high = DEPTH;
+    while (high - low > 1e-9) {
+        double middle = (low + high) / 2;
+        *(0.5 * erfc(-middle / sqrt(2)) < share ? &low : &high) = middle;
+    }
+    return low;
+}
+
+/* Channels that the pattern takes. */
+static int64_t pattern_channels(const bench_shape *shape) {
+    if (shape->pattern.kind == BENCH_DENSE) return 0;
+    if (shape->pattern.kind != BENCH_SLABS) return 1;
+    int64_t n = shape->D / 4, n_tiles = (shape->T + SP_LIVENESS_QUERIES - 1) / SP_LIVENESS_QUERIES;
+    n = n < n_tiles ? n : n_tiles;
+    return n > 1 ? n : 1;
+}
+
+/* What channel c of key j adds to the scores of the queries that it is for. */
+static double key_score(const bench_shape *shape, uint64_t seed, int64_t head, int64_t j, int64_t c) {
+    double share = shape->pattern.share, noise = sqrt((double)(shape->D - 1) / (double)shape->D);
+    int64_t n_slabs = (shape->S + SP_LIVENESS_BLOCK - 1) / SP_LIVENESS_BLOCK;
+    uint64_t slab = (uint64_t)((head * n_slabs + j / SP_LIVENESS_BLOCK) * shape->D + c);
+    switch (shape->pattern.kind) {
+    case BENCH_SLABS: return sp_random_uniform(seed, STREAM_DEAD, slab) < share ? -DEPTH : 0;
+    case BENCH_KEYS:
+        return (sp_random_uniform(seed, STREAM_DEAD, (uint64_t)(head * shape->S + j)) < share ? 0.5 : -0.5) * DEPTH;
+    default: return -noise * normal_quantile(share);
+    }
+}
+
+/* Query tile m looks along channel m % n; the product of the two numbers there, times 1/sqrt(D), is the key's score. */
+static void apply_pattern(bench_problem *p, uint64_t seed) {
+    const bench_shape *shape = &p->shape;
+    const sp_tensor *q = &p->problem.q, *k = &p->problem.k;
+    int64_t n = pattern_channels(shape);
+    float along = sqrtf((float)DEPTH * sqrtf((float)shape->D));
+    if (n == 0) return;
+#pragma omp parallel for
+    for (int64_t i = 0; i < shape->B * shape->T * shape->H; i++) {
+        int64_t b = i / (shape->T * shape->H), t = i / shape->H % shape->T, h = i % shape->H;
+        for (int64_t c = 0; c < n; c++)
+            store(sp_problem_row(q, b, t, h), shape->dtype, c, c == t / SP_LIVENESS_QUERIES % n ? along : 0);
+    }
+#pragma omp parallel for
+    for (int64_t i = 0; i < shape->B * shape->S * shape->Hkv; i++) {
+        int64_t b = i / (shape->S * shape->Hkv), j = i / shape->Hkv % shape->S, h = i % shape->Hkv;
+        for (int64_t c = 0; c < n; c++) {
+            double score = key_score(shape, seed, b * shape->Hkv + h, j, c);
+            store(sp_problem_row(k, b, j, h), shape->dtype, c, (float)(score * sqrt((double)shape->D)) / along);
+        }
+    }
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+static void *take(char *base, int64_t *used, int64_t bytes) {
+    void *at = base ? base + *used : NULL;
+    *used += sp_round_up(bytes, SP_ALIGNMENT);
+    return at;
+}
+
+static sp_tensor take_tensor(char *base, int64_t *used, sp_dtype dtype, int64_t b, int64_t t, int64_t h, int64_t d) {
+    const int64_t shape[] = {b, t, h, d};
+    sp_tensor tensor = sp_tensor_view(NULL, dtype, 4, shape);
+    tensor.data = take(base, used, sp_tensor_count(&tensor) * sp_dtype_bytes(dtype));
+    return tensor;
+}
+
+/* Bytes of one k and v. */
+static int64_t cache_bytes(const bench_shape *s) {
+    int64_t rows = s->B * s->S * s->Hkv * sp_dtype_bytes(s->dtype);
+    return sp_round_up(rows * s->D, SP_ALIGNMENT) + sp_round_up(rows * s->Dv, SP_ALIGNMENT);
+}
+
+/* Points everything into `base` and returns how many bytes it takes; with base NULL only that. */
+static int64_t carve(bench_problem *p, char *base) {
+    const bench_shape *s = &p->shape;
+    sp_attention *a = &p->problem;
+    int64_t used = 0, four = (int64_t)sizeof(float);
+    a->q = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->D);
+    if (s->gradients) a->dout = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->Dv);
+    a->sink = p->sink = take(base, &used, s->H * four);
+    int64_t outputs = used;
+    a->out = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->Dv);
+    if (s->gradients) {
+        a->dq = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->D);
+        a->dk = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->D);
+        a->dv = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->Dv);
+        a->dsink = take(base, &used, s->H * four);
+    }
+    a->lse = take(base, &used, s->B * s->H * s->T * four);
+    p->outputs = base ? base + outputs : NULL;
+    p->output_bytes = used - outputs;
+    a->k = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->D);
+    a->v = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->Dv);
+    return used + (s->n_caches - 1) * cache_bytes(s);
+}
+
+sp_status bench_problem_open(bench_problem *p, const bench_shape *shape, uint64_t seed) {
+    void *memory;
+    *p = (bench_problem){.shape = *shape};
+    sp_attention_init(&p->problem);
+    SP_TRY(sp_allocate(&memory, carve(p, NULL), "the tensors of a benchmark"));
+    p->memory = memory;
+    carve(p, memory);
+    fill(&p->problem.q, seed, STREAM_Q);
+    fill(&p->problem.k, seed, STREAM_K);
+    fill(&p->problem.v, seed, STREAM_V);
+    if (shape->gradients) fill(&p->problem.dout, seed, STREAM_DOUT);
+    for (int64_t h = 0; h < shape->H; h++) p->sink[h] = draw(seed, STREAM_SINK, (uint64_t)h);
+    apply_pattern(p, seed);
+    for (int64_t i = 1; i < shape->n_caches; i++)
+        memcpy((char *)p->problem.k.data + i * cache_bytes(shape), p->problem.k.data, (size_t)cache_bytes(shape));
+    bench_problem_poison(p);
+    return SP_OK;
+}
+
+void bench_problem_close(bench_problem *p) {
+    free(p->memory);
+    *p = (bench_problem){0};
+}
+
+void bench_problem_poison(bench_problem *p) {
+    memset(p->outputs, 0xff, (size_t)p->output_bytes);
+    if (p->problem.dsink) memset(p->problem.dsink, 0, (size_t)p->shape.H * sizeof *p->problem.dsink);
+}
+
+void bench_problem_turn(bench_problem *p) {
+    int64_t next = (p->cache + 1) % p->shape.n_caches, bytes = (next - p->cache) * cache_bytes(&p->shape);
+    p->problem.k.data = (char *)p->problem.k.data + bytes;
+    p->problem.v.data = (char *)p->problem.v.data + bytes;
+    p->cache = next;
+}
