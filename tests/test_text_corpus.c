@@ -203,6 +203,7 @@ static void check_same_text(const char *path, const char *text) {
     clear(got);
 }
 
+#if SP_WITH_ZLIB || SP_WITH_ZSTD
 /* `data` is a whole compressed text of which every proper prefix must be refused. */
 static void check_cut_short(const char *name, const uint8_t *data, int64_t n_bytes) {
     for (int64_t n = n_bytes - 1; n > 4; n = n > 200 ? n * 3 / 4 : n - 1) {
@@ -210,6 +211,7 @@ static void check_cut_short(const char *name, const uint8_t *data, int64_t n_byt
         check_refused(path, SP_BAD_FILE, "cut short");
     }
 }
+#endif
 
 static void gzip_is_read_and_its_end_is_checked(void **state) {
     (void)state;

@@ -17,12 +17,13 @@ typedef enum sp_cpu_feature {
     SP_CPU_AVX512 = 1 << 1,      /* F, BW, DQ, VL */
     SP_CPU_AVX512_BF16 = 1 << 2, /* dot products of bf16 */
     SP_CPU_AMX_BF16 = 1 << 3,    /* tiles, with the kernel's permission to use them */
+    SP_CPU_NEON = 1 << 4,        /* Advanced SIMD of 64-bit Arm */
 } sp_cpu_feature;
 
 /* Features of this CPU and its system, less those that SP_CPU takes away (SP_CPU = scalar, avx2, avx512,
- * avx512_bf16 or amx: the highest one left; it never adds any).  Read once. */
+ * avx512_bf16 or amx, on Arm scalar or neon: the highest one left; it never adds any).  Read once. */
 SP_API uint32_t sp_cpu_features(void);
-/* The i-th feature's name and bit; false past the end. */
+/* The i-th feature's name and bit, of those that this build's kind of CPU may have; false past the end. */
 SP_API bool sp_cpu_feature_at(int i, const char **name, uint32_t *bit);
 /* "Intel(R) Xeon(R) ..." or "unknown CPU". */
 SP_API const char *sp_cpu_model(void);

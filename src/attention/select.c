@@ -34,6 +34,8 @@ static bool on_cpu(const void *asked, const char **why) {
 #if defined(__x86_64__)
 CPU_ROW(avx512)
 CPU_ROW(avx2)
+#elif defined(__aarch64__)
+CPU_ROW(neon)
 #endif
 CPU_ROW(scalar)
 
@@ -41,6 +43,8 @@ static const sp_attention_row rows[] = {
 #if defined(__x86_64__)
     {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, sp_cpu_workspace, run_avx512, rows_avx512},
     {{"avx2", SP_CPU_AVX2, on_cpu}, sp_cpu_workspace, run_avx2, rows_avx2},
+#elif defined(__aarch64__)
+    {{"neon", SP_CPU_NEON, on_cpu}, sp_cpu_workspace, run_neon, rows_neon},
 #endif
     {{"scalar", 0, on_cpu}, sp_cpu_workspace, run_scalar, rows_scalar},
 };

@@ -48,7 +48,7 @@ typedef struct sp_cpu_body {
                  void *user);
 } sp_cpu_body;
 
-extern const sp_cpu_body sp_cpu_body_scalar, sp_cpu_body_avx2, sp_cpu_body_avx512;
+extern const sp_cpu_body sp_cpu_body_scalar, sp_cpu_body_avx2, sp_cpu_body_avx512, sp_cpu_body_neon;
 
 /* ---- scratch of one thread; all sizes in floats ---------------------------------------------------------------- */
 

@@ -1,0 +1,14 @@
+/* Attention with Advanced SIMD: every 64-bit Arm CPU. */
+#include "attention/cpu/attention_cpu.h"
+
+#if defined(__aarch64__)
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "attention/cpu/simd_neon.h"
+
+#include "attention/cpu/attention_cpu.inc"
+
+const sp_cpu_body sp_cpu_body_neon = {forward, backward, rows};
+#endif
