@@ -11,7 +11,7 @@ enum {
     V_WIDTH = 4,
     TILE_ROWS = 8, /* 8 x 3 accumulators, 3 vectors, 1 broadcast: 28 of the 32 registers */
     TILE_VECTORS = 3,
-    LIVE_VECTORS = 16,
+    LIVE_VECTORS = 8,
     LIVE_PERCENT = 40,
 };
 
