@@ -84,7 +84,8 @@ enum { N_FEATURES = sizeof features / sizeof *features };
 
 static void read_model(void) {
     cpu_words words[3];
-    if (__get_cpuid_max(0x80000000u, NULL) < 0x80000004u) return;
+    uint32_t highest = __get_cpuid_max(0x80000000u, NULL);
+    if (highest < 0x80000004u) return;
     for (uint32_t i = 0; i < 3; i++) words[i] = cpu_leaf(0x80000002u + i, 0);
     memcpy(model, words, sizeof words);
     model[sizeof words] = '\0';
