@@ -48,11 +48,16 @@ static sp_status choose_named(const sp_variant_table *table, const char *name, c
     return sp_fail(SP_BAD_ARGUMENT, "%s=%s: there is no variant of that name", table->variable, name);
 }
 
+const char *sp_variant_named(const sp_variant_table *table) {
+    const char *name = getenv(table->variable);
+    return name && *name ? name : NULL;
+}
+
 sp_status sp_variant_choose(const sp_variant_table *table, const void *problem, int *index) {
     *index = -1;
     SP_TRY(sp_cpu_check());
-    const char *forced = getenv(table->variable), *why = "the table is empty";
-    if (forced && *forced) return choose_named(table, forced, problem, index);
+    const char *forced = sp_variant_named(table), *why = "the table is empty";
+    if (forced) return choose_named(table, forced, problem, index);
     for (int i = 0; i < table->n_rows; i++)
         if (sp_variant_takes(table, i, problem, &why)) {
             *index = i;

@@ -31,6 +31,9 @@ const sp_variant *sp_variant_at(const sp_variant_table *table, int i);
 /* Whether row i takes the problem; if not, *why (never NULL) says which feature or case is missing, valid until the
  * next call on this thread. */
 bool sp_variant_takes(const sp_variant_table *table, int i, const void *problem, const char **why);
+/* The name of the row that the environment asks for; NULL if it names none.  For rows that are right but slow on some
+ * machines: their `accepts` refuses unless they are named. */
+const char *sp_variant_named(const sp_variant_table *table);
 /* The row to run.  Fails if the environment names an unknown row or one that refuses, if SP_CPU is not a name it
  * can be, or if all rows refuse. */
 SP_MUST_CHECK sp_status sp_variant_choose(const sp_variant_table *table, const void *problem, int *index);

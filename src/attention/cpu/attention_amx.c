@@ -1,0 +1,36 @@
+/* Attention over packed bf16 by AMX tiles (and AVX-512 with BF16 between them).  The instruction set is opened here for
+ * this file's functions alone: what the file includes before is compiled for any CPU. */
+#include "attention/cpu/pairs.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(                                                                                          \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16"))),          \
+    apply_to = function)
+#else
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16")
+#endif
+
+#include "attention/cpu/simd_avx512.h"
+
+#include "attention/cpu/tile_ops_amx.h"
+
+#include "attention/cpu/tiles_amx.h"
+
+#include "attention/cpu/pairs_pack.inc"
+
+#include "attention/cpu/pairs_forward.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+const sp_pairs_body sp_pairs_body_amx = {tiles_open, tiles_close, pack_block, forward};
+#endif

@@ -1,0 +1,93 @@
+/* The code for AMX tiles, compiled against tiles in plain C, against the definition: on machines without AMX too. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "attention/cpu/pairs.h"
+#include "attention_case.h"
+#include "softpick/device.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include "tiles_emulated.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"))),   \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#endif
+
+#include "attention/cpu/simd_avx512.h"
+
+#include "attention/cpu/tiles_amx.h"
+
+#include "attention/cpu/pairs_pack.inc"
+
+#include "attention/cpu/pairs_forward.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+static const sp_pairs_body emulated = {tiles_open, tiles_close, pack_block, forward};
+
+/* Forward of the shape by emulated tiles, in a workspace full of NaN. */
+static void run_emulated(attention_case *c, int n_threads) {
+    int64_t bytes;
+    const char *why;
+    assert_true(sp_pairs_accept(&c->problem, SP_ATTENTION_FORWARD, &why));
+    assert_int_equal(sp_pairs_workspace(&c->problem, SP_ATTENTION_FORWARD, n_threads, &bytes), SP_OK);
+    void *workspace = case_allocate(bytes);
+    sp_pairs_run(&emulated, &c->problem, SP_ATTENTION_FORWARD, n_threads, workspace);
+    free(workspace);
+}
+
+static void check_forward(const attention_shape *shape) {
+    attention_case truth, ours;
+    char what[256];
+    case_describe(shape, what, sizeof what);
+    case_open(&truth, shape), case_open(&ours, shape);
+    assert_int_equal(sp_attention_define_forward(&truth.problem), SP_OK);
+    run_emulated(&ours, 2);
+    double *right = case_numbers(&truth.problem.out), *out = case_numbers(&ours.problem.out), error = 0, size = 0;
+    for (int64_t i = 0; i < sp_tensor_count(&truth.problem.out); i++) {
+        error += (out[i] - right[i]) * (out[i] - right[i]);
+        size += right[i] * right[i];
+    }
+    if (!(sqrt(error) <= 4e-3 * sqrt(size) + 1e-30)) fail_msg("%s: error %g of %g", what, sqrt(error), sqrt(size));
+    for (int64_t i = 0; i < truth.n_lse; i++)
+        if (!(truth.lse[i] == ours.lse[i] || fabsf(truth.lse[i] - ours.lse[i]) <= 1e-3f))
+            fail_msg("%s: lse[%lld] is %g, not %g", what, (long long)i, (double)ours.lse[i], (double)truth.lse[i]);
+    free(right), free(out);
+    case_close(&truth), case_close(&ours);
+}
+#endif
+
+static void forward_by_tiles_agrees_with_the_definition(void **state) {
+    (void)state;
+    if (!(sp_cpu_features() & SP_CPU_AVX512_BF16)) skip();
+#if defined(__x86_64__)
+    static const int64_t widths[] = {8, 32, 64, 72, 128, 256}, lengths[] = {1, 16, 33, 128, 200, 321};
+    for (uint64_t i = 0; i < 36; i++) {
+        attention_shape shape = {.B = 1, .H = 2, .Hkv = 1 + (int64_t)(i % 2), .dtype = SP_DTYPE_BF16, .lambda = 1};
+        shape.T = lengths[i % 6], shape.S = i % 4 == 3 ? lengths[(i + 2) % 6] : shape.T;
+        shape.D = widths[i / 6], shape.Dv = i % 5 == 4 ? 40 : shape.D;
+        shape.normalizer = (sp_normalizer)(i % SP_NORMALIZER_COUNT);
+        shape.causal = i % 7 != 0, shape.window = i % 3 == 2 ? 50 : 0;
+        shape.eps = SP_EPS_DEFAULT, shape.spread = i % 11 == 10 ? 40 : 1, shape.seed = i + 1;
+        check_forward(&shape);
+    }
+#endif
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forward_by_tiles_agrees_with_the_definition)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
