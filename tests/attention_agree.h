@@ -341,7 +341,8 @@ static inline bool agree_tell(sp_attention_pass pass) {
         bool lacking = row->needs & ~sp_cpu_features();
         printf("%s by %s: %d cases, %d refused%s\n", sp_attention_pass_name(pass), row->name, agree_ran[i][pass],
                agree_refused[i][pass], lacking ? " (the CPU lacks what it needs)" : "");
-        all = all && (lacking || agree_ran[i][pass] > 0);
+        bool forward_alone = pass == SP_ATTENTION_BACKWARD && row->needs & SP_CPU_AVX512_BF16;
+        all = all && (lacking || forward_alone || agree_ran[i][pass] > 0);
     }
     return all;
 }
