@@ -1,11 +1,15 @@
 #!/bin/sh
-# Checks that each public header compiles alone, as C11 and as C++17, without a warning.
+# Checks that each public header compiles alone, as C11 and as C++17, without a warning.  softpick/dlpack.h needs the
+# header of DLPack: it is passed over where that is not installed.
 # Usage: check_headers.sh INCLUDE_FOLDER [CC [CXX]]
 set -eu
 headers=$1
 cc=${2:-cc}
 cxx=${3:-c++}
 for header in "$headers"/softpick/*.h; do
+    case $header in
+        */dlpack.h) echo '#include <dlpack/dlpack.h>' | "$cc" -fsyntax-only -x c - 2>/dev/null || continue ;;
+    esac
     "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c "$header"
     "$cxx" -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c++ "$header"
 done

@@ -19,7 +19,7 @@ TABLE_ROW = re.compile(r"^\|\s*(\d+)\s*\|\s*(\w+)\s*\|")
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 SUFFIXES = {".c", ".h", ".inc", ".cpp", ".cu", ".cuh"}
 # Public headers are named after the folder that implements them, but for these.
-PUBLIC_FOLDER = {"status": "base", "tensor": "base", "softpick": "attention"}
+PUBLIC_FOLDER = {"status": "base", "tensor": "base", "dlpack": "base", "softpick": "attention"}
 
 
 def read_levels(architecture):
