@@ -293,7 +293,7 @@ static void force_variant(const char *name) {
 /* The row's problem with its options: what the library sees. */
 static sp_attention problem_of(const bench_row *row) {
     sp_attention problem = row->problem->problem;
-    bench_set_options(&problem, &row->options);
+    bench_options_apply(&problem, &row->options, row->pass);
     return problem;
 }
 

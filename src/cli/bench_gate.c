@@ -46,6 +46,14 @@ sp_status bench_compare_rows(const char *what, const float *truth, const float *
     return SP_OK;
 }
 
+sp_status bench_compare_liveness(const uint32_t *truth, const uint32_t *result, int64_t n_words) {
+    int64_t differ = 0;
+    for (int64_t i = 0; i < n_words; i++) differ += __builtin_popcount(truth[i] ^ result[i]);
+    SP_REQUIRE(differ <= 1 + 32 * n_words / 200, SP_INTERNAL, "liveness has %lld wrong bits in %lld words",
+               (long long)differ, (long long)n_words);
+    return SP_OK;
+}
+
 /* ---- one smaller problem ---------------------------------------------------------------------------------------- */
 
 static int64_t at_most(int64_t value, int64_t limit) { return value < limit ? value : limit; }
@@ -63,16 +71,6 @@ static bench_shape smaller(const bench_shape *shape, sp_attention_pass pass) {
     small.gradients = pass == SP_ATTENTION_BACKWARD;
     small.n_caches = 1;
     return small;
-}
-
-void bench_set_options(sp_attention *to, const sp_attention *from) {
-    to->normalizer = from->normalizer;
-    to->lambda = from->lambda;
-    to->eps = from->eps;
-    to->causal = from->causal;
-    to->window = from->window;
-    to->compute_dead = from->compute_dead;
-    if (from->normalizer != SP_NORMALIZER_SOFTMAX_SINK) to->dsink = NULL;
 }
 
 sp_status bench_call(const sp_attention *problem, sp_attention_pass pass, void *workspace, int64_t n_bytes,
@@ -102,12 +100,20 @@ static sp_status define(const sp_attention *problem, sp_attention_pass pass) {
     return pass == SP_ATTENTION_BACKWARD ? sp_attention_define_backward(problem) : SP_OK;
 }
 
+static sp_status compare_words(const sp_attention *truth, const sp_attention *ours) {
+    int64_t n_words;
+    if (!truth->liveness) return SP_OK;
+    SP_TRY(sp_attention_liveness_words(truth, &n_words));
+    return bench_compare_liveness(truth->liveness, ours->liveness, n_words);
+}
+
 static sp_status compare_all(const sp_attention *truth, const sp_attention *ours, sp_attention_pass pass) {
     bool f32 = truth->q.dtype == SP_DTYPE_F32;
     double bound = f32 ? 1e-5 : truth->q.dtype == SP_DTYPE_F16 ? 2e-3 : 1e-2;
     int64_t n_rows = truth->q.shape[0] * truth->q.shape[1] * truth->q.shape[2];
     SP_TRY(bench_compare("out", &truth->out, &ours->out, bound));
     SP_TRY(bench_compare_rows("lse", truth->lse, ours->lse, n_rows, f32 ? 1e-4 : 1e-2));
+    SP_TRY(compare_words(truth, ours));
     if (pass != SP_ATTENTION_BACKWARD) return SP_OK;
     SP_TRY(bench_compare("dq", &truth->dq, &ours->dq, bound));
     SP_TRY(bench_compare("dk", &truth->dk, &ours->dk, bound));
@@ -125,10 +131,9 @@ sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_a
     bench_problem truth = {0}, ours = {0};
     SP_TRY_OR_DONE(bench_problem_open(&truth, &small, seed));
     SP_TRY_OR_DONE(bench_problem_open(&ours, &small, seed));
-    bench_set_options(&truth.problem, options);
-    truth.problem.window =
-        options->window ? at_most(options->window, 70) : 0; /* it is to cut the smaller problem too */
-    bench_set_options(&ours.problem, &truth.problem);
+    bench_options_apply(&truth.problem, options, pass);
+    truth.problem.window = at_most(options->window, 70); /* it is to cut the smaller problem too */
+    bench_options_apply(&ours.problem, &truth.problem, pass);
     SP_TRY_OR_DONE(define(&truth.problem, pass));
     if (pass == SP_ATTENTION_BACKWARD) SP_TRY_OR_DONE(call_poisoned(&ours.problem, SP_ATTENTION_FORWARD, n_threads));
     SP_TRY_OR_DONE(call_poisoned(&ours.problem, pass, n_threads));

@@ -11,15 +11,14 @@
 SP_MUST_CHECK sp_status bench_compare(const char *what, const sp_tensor *truth, const sp_tensor *result, double bound);
 SP_MUST_CHECK sp_status bench_compare_rows(const char *what, const float *truth, const float *result, int64_t n,
                                            double bound);
+/* Of liveness words one bit may differ, and one in 200: a score within rounding of 0 falls on either side. */
+SP_MUST_CHECK sp_status bench_compare_liveness(const uint32_t *truth, const uint32_t *result, int64_t n_words);
 
 /* Runs the pass (backward: after forward) by the variant that SP_ATTENTION names, on a smaller problem of the same
  * kind with numbers of its own and everything that is written full of NaN, and compares each result with the
  * definition.  `options`: normalizer, lambda, mask and compute_dead are taken from it. */
 SP_MUST_CHECK sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_attention_pass pass,
                                    int n_threads, uint64_t seed);
-
-/* Takes from `from` what is not tensors. */
-void bench_set_options(sp_attention *to, const sp_attention *from);
 
 /* One call; `workspace` of n_bytes. */
 SP_MUST_CHECK sp_status bench_call(const sp_attention *problem, sp_attention_pass pass, void *workspace,

@@ -1,6 +1,6 @@
 /* Memory and numbers of a problem to be timed.
  *
- *   memory   | q | dout | sink | out dq dk dv dsink lse | k v | k v | ...        outputs in the middle
+ *   memory   | q | dout | sink | out dq dk dv dsink lse liveness | k v | k v | ...        outputs in the middle
  *
  * A pattern takes a few of the D channels for itself and leaves the others normal.  With a the product of one such
  * channel of query and key, times the scale: dead slabs and keys get a = -DEPTH on top of scores of deviation 1, which
@@ -130,6 +130,17 @@ static void apply_pattern(bench_problem *p, uint64_t seed) {
     }
 }
 
+void bench_options_apply(sp_attention *problem, const sp_attention *options, sp_attention_pass pass) {
+    problem->normalizer = options->normalizer;
+    problem->lambda = options->lambda;
+    problem->eps = options->eps;
+    problem->causal = options->causal;
+    problem->window = options->window;
+    problem->compute_dead = options->compute_dead;
+    if (options->normalizer != SP_NORMALIZER_SOFTMAX_SINK) problem->dsink = NULL;
+    if (pass == SP_ATTENTION_DECODE) problem->liveness = NULL;
+}
+
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 static void *take(char *base, int64_t *used, int64_t bytes) {
@@ -151,6 +162,12 @@ static int64_t cache_bytes(const bench_shape *s) {
     return sp_round_up(rows * s->D, SP_ALIGNMENT) + sp_round_up(rows * s->Dv, SP_ALIGNMENT);
 }
 
+static int64_t liveness_words(const bench_shape *s) {
+    int64_t n_query_tiles = (s->T + SP_LIVENESS_QUERIES - 1) / SP_LIVENESS_QUERIES;
+    int64_t n_key_tiles = (s->S + SP_LIVENESS_KEYS - 1) / SP_LIVENESS_KEYS;
+    return s->B * s->H * n_query_tiles * n_key_tiles;
+}
+
 /* Points everything into `base` and returns how many bytes it takes; with base NULL only that. */
 static int64_t carve(bench_problem *p, char *base) {
     const bench_shape *s = &p->shape;
@@ -168,6 +185,7 @@ static int64_t carve(bench_problem *p, char *base) {
         a->dsink = take(base, &used, s->H * four);
     }
     a->lse = take(base, &used, s->B * s->H * s->T * four);
+    a->liveness = take(base, &used, liveness_words(s) * (int64_t)sizeof *a->liveness);
     p->outputs = base ? base + outputs : NULL;
     p->output_bytes = used - outputs;
     a->k = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->D);

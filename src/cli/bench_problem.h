@@ -37,7 +37,7 @@ typedef struct bench_shape {
 
 typedef struct bench_problem {
     bench_shape shape;
-    sp_attention problem; /* contiguous tensors; liveness and statistics are left out */
+    sp_attention problem; /* contiguous tensors, lse and liveness words; no statistics */
     char *memory;
     float *sink;
     char *outputs; /* everything that a pass writes lies together */
@@ -47,19 +47,22 @@ typedef struct bench_problem {
 
 SP_MUST_CHECK sp_status bench_problem_open(bench_problem *out, const bench_shape *shape, uint64_t seed);
 void bench_problem_close(bench_problem *problem);
+/* Gives a problem the normalizer, lambda, mask and compute_dead of `options`, and takes from it what it then, or in this
+ * pass, must not have. */
+void bench_options_apply(sp_attention *problem, const sp_attention *options, sp_attention_pass pass);
 /* Outputs become NaN; dsink, which is added to, 0. */
 void bench_problem_poison(bench_problem *problem);
 /* Goes on to the next k and v. */
 void bench_problem_turn(bench_problem *problem);
 
 /* Pairs of a query and a key that it sees, over all heads; how many have weight 0 by the formula; and of the blocks
- * of 16 x 16 (those of the liveness words) that hold such pairs, how many hold weights of 0 alone. */
+ * of the liveness words that hold such pairs, how many are dead. */
 typedef struct bench_counts {
     double pairs, zero_pairs, dead_pairs; /* dead: in a dead block */
     double blocks, dead_blocks;
 } bench_counts;
 
-/* Counts the zeros of softpick and rectified; the softmaxes have none. */
+/* By a forward pass that writes statistics and liveness words. */
 SP_MUST_CHECK sp_status bench_count(bench_counts *out, const sp_attention *problem);
 
 #endif
