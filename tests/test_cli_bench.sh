@@ -1,0 +1,112 @@
+#!/bin/sh
+# softpick bench from the outside: messages, exit codes, streams, the table, the JSON document.
+# Usage: test_cli_bench.sh TOOL
+set -u
+tool=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failures=0
+
+# expect CODE ARGUMENT...: runs the tool; its exit code must be CODE.  Leaves out and err.
+expect() {
+    wanted=$1
+    shift
+    "$tool" "$@" >out 2>err </dev/null
+    code=$?
+    last="softpick $*"
+    [ "$code" = "$wanted" ] || wrong "exit code $code, not $wanted"
+}
+
+wrong() {
+    failures=$((failures + 1))
+    echo "FAILED: $last: $1"
+    sed 's/^/    /' out err
+}
+
+says() { grep -qF -e "$2" "$1" || wrong "\"$2\" is not in $1"; }
+
+# json EXPRESSION: true of the document d in out, and of its cases
+json() {
+    python3 -c 'import json, sys
+d = json.load(open("out"))
+cases = d["cases"]
+sys.exit(0 if eval(sys.argv[1]) else 1)' "$1" 2>/dev/null || wrong "not so: $1"
+}
+
+small="--seconds 0 --threads 1 --length 70 --head-dim 16 --heads 2"
+
+# usage
+expect 2 bench
+says err "Usage: softpick bench NAME"
+expect 2 bench atention
+says err '"atention" is not a benchmark'
+for name in attention train; do
+    expect 0 bench "$name" --help
+    says out "Usage: softpick bench $name"
+done
+expect 2 bench attention --length 0
+says err "--length: 0 is not between"
+expect 2 bench attention --length 64,x
+says err '--length: "x" is not a whole number'
+expect 2 bench attention --pattern slabs=2
+says err '--pattern: "slabs=2": "2" is not a share between 0 and 1'
+expect 2 bench attention --dtype f32,f64
+says err '--dtype: "f64" is not all or one of f32, bf16, f16'
+expect 2 bench attention --passes sideways
+says err '--passes: "sideways" is not all or one of forward, backward, decode'
+expect 2 bench attention --attention hardmax
+says err '--attention: "hardmax"'
+expect 2 bench attention --variant warp
+says err '--variant: "warp"'
+expect 2 bench attention --kv-heads 3
+says err "--heads: 8 is not a multiple of --kv-heads 3"
+expect 2 bench attention --lambda nan
+says err '--lambda: "nan"'
+expect 2 bench attention shape
+says err '"shape": no argument is expected'
+
+# the table: what the machine can do, a row for each combination, refusals with their reasons
+# shellcheck disable=SC2086
+{
+    expect 0 bench attention $small --passes forward,backward --dtype all --pattern dense,slabs=1 --variant all
+    says out "matmul 4096 x 1024 x 1024, f32"
+    says out "GFLOP/s"
+    [ "$(grep -c '^forward ' out)" = "$(grep -c '^backward ' out)" ] || wrong "forward and backward differ in rows"
+    [ "$(grep -c '^forward .* scalar ' out)" = 6 ] || wrong "scalar has not 3 dtypes x 2 patterns"
+    grep '^forward .* slabs=1 .*scalar' out | grep -q '100.0% 100.0%$' || wrong "slabs=1 is not dead"
+    last="SP_CPU=scalar softpick bench attention --variant avx2,scalar"
+    SP_CPU=scalar "$tool" bench attention $small --passes forward --variant all >out 2>err || wrong "exit code $?"
+    says out "refused: "
+    says out "scalar"
+    SP_CPU=scalar "$tool" bench attention $small --passes forward --variant avx2 >out 2>err
+    [ $? = 1 ] || wrong "exit code is not 1"
+    says err "nothing to time: "
+
+    # JSON: the keys of a pass at the top when one case of it was asked for
+    expect 0 bench attention $small --dtype bf16 --passes forward,backward --json
+    json 'd["schema"] == 1 and d["forward_gflops"] > 0 and d["backward_gflops"] > 0'
+    json '"decode_gb_per_s" not in d and len(cases) == 2'
+    json 'all(c["pass"] in ("forward", "backward") and c["dtype"] == "bf16" and c["calls"] >= 1 for c in cases)'
+    json 'cases[0]["gflops"] == d["forward_gflops"] and 0 < cases[0]["ms"] <= cases[0]["ms_median"]'
+    # counting: B 1, H 2, T 70, D 16, causal
+    json 'abs(cases[0]["gflops"] * cases[0]["ms"] * 1e6 / (2 * 70 * 71 / 2 * 4 * 16) - 1) < 1e-6'
+    json 'abs(cases[1]["gflops"] * cases[1]["ms"] * 1e6 / (2 * 70 * 71 / 2 * 10 * 16) - 1) < 1e-6'
+    if json 'len(d["matmul"]) > 0'; then
+        json 'd["matmul_gflops"] == [m["gflops"] for m in d["matmul"] if m["dtype"] == "bf16"][0]'
+    fi
+    expect 0 bench attention $small --dtype f32 --passes forward --attention softpick,softmax --json \
+        --pattern dense,zeros=1,slabs=0.5
+    json '"forward_gflops" not in d and len(cases) == 6'
+    json 'all(c["zeros"] == 0 and c["dead_blocks"] == 0 for c in cases if c["attention"] == "softmax")'
+    json '[c["zeros"] for c in cases if c["attention"] == "softpick" and c["pattern"] == "zeros=1"] == [1]'
+    json 'all(c["executed_gflops"] == c["gflops"] / (1 if c["dead_blocks"] == 0 else 2) for c in cases if c["pattern"] != "slabs=0.5")'
+    expect 0 bench attention $small --dtype f32 --passes forward --pattern zeros=1 --compute-dead --json
+    json 'cases[0]["executed_gflops"] == cases[0]["gflops"] and cases[0]["dead_blocks"] == 1'
+    expect 0 bench attention $small --dtype f32 --passes forward,decode --key-length 100 --json
+    json 'len(cases) == 2 and cases[1]["length"] == 1 and cases[1]["key_length"] == 100'
+    json 'cases[1]["variant"] is None or d["decode_gb_per_s"] > 0 and d["read"][0]["gb_per_s"] > 0'
+}
+
+[ "$failures" = 0 ] || exit 1
+echo "softpick bench: all as it should be"

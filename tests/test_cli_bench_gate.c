@@ -1,0 +1,265 @@
+/* softpick bench attention, from inside: the gate tells right results from wrong ones, patterns have the zeros that they
+ * say, and those are counted as they lie. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <string.h>
+
+#include "attention/problem.h"
+#include "cli/bench.h"
+#include "cli/bench_gate.h"
+
+enum { ROWS = 40, WIDTH = 64, COUNT = ROWS * WIDTH };
+
+typedef struct pair {
+    float truth[COUNT], result[COUNT];
+    sp_tensor a, b;
+} pair;
+
+/* Two equal tensors. */
+static void pair_open(pair *p) {
+    const int64_t shape[] = {1, ROWS, 1, WIDTH};
+    for (int i = 0; i < COUNT; i++) p->truth[i] = p->result[i] = sinf((float)i);
+    p->a = sp_tensor_view(p->truth, SP_DTYPE_F32, 4, shape);
+    p->b = sp_tensor_view(p->result, SP_DTYPE_F32, 4, shape);
+}
+
+static sp_status compare(const pair *p, double bound) { return bench_compare("out", &p->a, &p->b, bound); }
+
+/* ---- the gate --------------------------------------------------------------------------------------------------- */
+
+static void gate_takes_what_is_within_the_bound(void **state) {
+    (void)state;
+    pair p;
+    pair_open(&p);
+    assert_int_equal(compare(&p, 1e-5), SP_OK);
+    for (int i = 0; i < COUNT; i++) p.result[i] *= 1 + 0.9e-2f;
+    assert_int_equal(compare(&p, 1e-2), SP_OK);
+}
+
+static void gate_refuses_what_is_beyond_the_bound(void **state) {
+    (void)state;
+    pair p;
+    pair_open(&p);
+    for (int i = 0; i < COUNT; i++) p.result[i] *= 1.011f;
+    assert_int_equal(compare(&p, 1e-2), SP_INTERNAL);
+    assert_non_null(strstr(sp_last_message(), "out is off by 0.011"));
+}
+
+static void gate_refuses_one_wrong_number(void **state) {
+    (void)state;
+    pair p;
+    for (int i = 0; i < COUNT; i += 41) {
+        pair_open(&p);
+        p.result[i] += 0.1f; /* of the whole that is 0.003 */
+        assert_int_equal(compare(&p, 1e-2), SP_INTERNAL);
+    }
+}
+
+static void gate_refuses_what_is_not_a_number(void **state) {
+    (void)state;
+    static const float wrong[] = {NAN, INFINITY, -INFINITY};
+    pair p;
+    for (int i = 0; i < 3; i++) {
+        pair_open(&p);
+        p.result[COUNT - 1] = wrong[i];
+        assert_int_equal(compare(&p, 1e-2), SP_INTERNAL);
+    }
+}
+
+static void gate_asks_for_zeros_where_the_truth_is_zero(void **state) {
+    (void)state;
+    pair p;
+    pair_open(&p);
+    memset(p.truth, 0, sizeof p.truth);
+    memset(p.result, 0, sizeof p.result);
+    assert_int_equal(compare(&p, 1e-2), SP_OK);
+    p.result[7] = 1e-30f;
+    assert_int_equal(compare(&p, 1e-2), SP_INTERNAL);
+}
+
+static void gate_compares_row_numbers(void **state) {
+    (void)state;
+    const float truth[] = {1, INFINITY, -3}, near[] = {1.001f, INFINITY, -3}, off[] = {1, 2, -3};
+    const float other[] = {1, INFINITY, NAN}, down[] = {1, -INFINITY, -3};
+    assert_int_equal(bench_compare_rows("lse", truth, near, 3, 1e-2), SP_OK);
+    assert_int_equal(bench_compare_rows("lse", truth, near, 3, 1e-4), SP_INTERNAL);
+    assert_int_equal(bench_compare_rows("lse", truth, off, 3, 1e-2), SP_INTERNAL);
+    assert_non_null(strstr(sp_last_message(), "lse of row 1 is 2, not inf"));
+    assert_int_equal(bench_compare_rows("lse", truth, other, 3, 1e-2), SP_INTERNAL);
+    assert_int_equal(bench_compare_rows("lse", truth, down, 3, 1e-2), SP_INTERNAL);
+}
+
+static void gate_compares_liveness(void **state) {
+    (void)state;
+    uint32_t truth[20] = {0xf0f0f0f0u, 1, 2, 3}, result[20];
+    memcpy(result, truth, sizeof truth);
+    assert_int_equal(bench_compare_liveness(truth, result, 20), SP_OK);
+    result[1] = 0; /* a score within rounding of 0 */
+    assert_int_equal(bench_compare_liveness(truth, result, 20), SP_OK);
+    result[0] = 0x0f0f0f0fu;
+    assert_int_equal(bench_compare_liveness(truth, result, 20), SP_INTERNAL);
+}
+
+/* ---- whole problems --------------------------------------------------------------------------------------------- */
+
+static bench_shape make_shape(int64_t T, int64_t S, sp_dtype dtype, bench_pattern_kind kind, double share) {
+    return (bench_shape){.B = 2,
+                         .T = T,
+                         .S = S,
+                         .H = 4,
+                         .Hkv = 2,
+                         .D = 64,
+                         .Dv = 32,
+                         .dtype = dtype,
+                         .pattern = {kind, share},
+                         .n_caches = 1};
+}
+
+static void every_pass_that_runs_here_goes_through_the_gate(void **state) {
+    (void)state;
+    sp_attention options;
+    const char *name;
+    sp_attention_init(&options);
+    bench_shape shape = make_shape(90, 130, SP_DTYPE_BF16, BENCH_DENSE, 0);
+    shape.gradients = true;
+    for (int pass = 0; pass < SP_ATTENTION_PASS_COUNT; pass++) {
+        bench_problem p;
+        assert_int_equal(bench_problem_open(&p, &shape, 1), SP_OK);
+        bench_options_apply(&p.problem, &options, (sp_attention_pass)pass);
+        sp_status status = sp_attention_choose(&p.problem, (sp_attention_pass)pass, &name);
+        bench_problem_close(&p);
+        if (status == SP_UNSUPPORTED) continue;
+        assert_int_equal(status, SP_OK);
+        for (int i = 0; i < SP_NORMALIZER_COUNT; i++) {
+            options.normalizer = (sp_normalizer)i;
+            if (bench_gate(&shape, &options, (sp_attention_pass)pass, 2, 5) != SP_OK)
+                fail_msg("%s, %s: %s", sp_attention_pass_name((sp_attention_pass)pass),
+                         sp_normalizer_name((sp_normalizer)i), sp_last_message());
+        }
+    }
+}
+
+static bench_counts count(const bench_shape *shape, bool causal) {
+    bench_problem p;
+    bench_counts counts;
+    assert_int_equal(bench_problem_open(&p, shape, 3), SP_OK);
+    p.problem.causal = causal;
+    assert_int_equal(bench_count(&counts, &p.problem), SP_OK);
+    bench_problem_close(&p);
+    return counts;
+}
+
+static void pairs_are_those_that_are_seen(void **state) {
+    (void)state;
+    bench_shape shape = make_shape(70, 100, SP_DTYPE_F32, BENCH_DENSE, 0);
+    assert_true(count(&shape, false).pairs == 8 * 70 * 100);
+    assert_true(count(&shape, true).pairs == 8 * (70 * 30 + 70 * 71 / 2));
+    assert_true(count(&shape, false).blocks == 8 * 5 * 7);
+}
+
+static void near(double found, double expected, double slack) {
+    if (!(fabs(found - expected) <= slack)) fail_msg("%g is not within %g of %g", found, slack, expected);
+}
+
+static void patterns_have_the_zeros_that_they_say(void **state) {
+    (void)state;
+    static const double shares[] = {0, 0.1, 0.5, 0.9, 1};
+    static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16, SP_DTYPE_F16};
+    for (int i = 0; i < 15; i++) {
+        double share = shares[i % 5];
+        bench_shape slabs = make_shape(256, 512, dtypes[i / 5], BENCH_SLABS, share), zeros = slabs, keys = slabs;
+        zeros.pattern.kind = BENCH_ZEROS, keys.pattern.kind = BENCH_KEYS;
+        bench_counts c = count(&slabs, false); /* (B,Hkv) x 32 slabs x 4 tiles are drawn */
+        near(c.dead_blocks / c.blocks, share, 0.06);
+        near(c.dead_pairs / c.pairs, share, 0.06);
+        near(c.zero_pairs / c.pairs, share + (1 - share) / 2, 0.04);
+        c = count(&zeros, false);
+        near(c.zero_pairs / c.pairs, share, 0.01);
+        c = count(&keys, false); /* 2048 keys are drawn */
+        near(c.zero_pairs / c.pairs, 1 - share, 0.03);
+    }
+}
+
+static void dead_blocks_are_zeros_alone(void **state) {
+    (void)state;
+    bench_shape shape = make_shape(128, 128, SP_DTYPE_F32, BENCH_SLABS, 0.5);
+    bench_counts c = count(&shape, true);
+    assert_true(c.dead_pairs > 0 && c.dead_pairs < c.zero_pairs);
+    shape.pattern.share = 1;
+    c = count(&shape, true);
+    assert_true(c.dead_blocks == c.blocks && c.dead_pairs == c.pairs && c.zero_pairs == c.pairs);
+}
+
+static void caches_hold_the_same_and_take_turns(void **state) {
+    (void)state;
+    bench_problem p;
+    bench_shape shape = make_shape(1, 33, SP_DTYPE_BF16, BENCH_DENSE, 0);
+    shape.n_caches = 3;
+    assert_int_equal(bench_problem_open(&p, &shape, 3), SP_OK);
+    const char *k = p.problem.k.data, *v = p.problem.v.data;
+    size_t k_bytes = (size_t)sp_tensor_count(&p.problem.k) * 2, v_bytes = (size_t)sp_tensor_count(&p.problem.v) * 2;
+    for (int i = 0; i < 2; i++) {
+        bench_problem_turn(&p);
+        assert_true((const char *)p.problem.k.data >= k + (size_t)(i + 1) * (k_bytes + v_bytes));
+        assert_memory_equal(p.problem.k.data, k, k_bytes);
+        assert_memory_equal(p.problem.v.data, v, v_bytes);
+    }
+    bench_problem_turn(&p);
+    assert_ptr_equal(p.problem.k.data, k);
+    assert_ptr_equal(p.problem.v.data, v);
+    bench_problem_close(&p);
+}
+
+static void patterns_are_read_as_they_are_written(void **state) {
+    (void)state;
+    static const char *const right[] = {"dense", "slabs=0.25", "keys=1", "zeros=0"};
+    static const char *const wrong[] = {
+        "", "dens", "dense=1", "slabs", "slabs=", "slabs=x", "keys=1.5", "zeros=-1", "zeros=nan"};
+    bench_pattern pattern;
+    char text[32];
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(bench_pattern_parse(&pattern, right[i]), SP_OK);
+        bench_pattern_format(text, sizeof text, pattern);
+        assert_string_equal(text, right[i]);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_int_equal(bench_pattern_parse(&pattern, wrong[i]), SP_BAD_ARGUMENT);
+}
+
+static void times_have_a_least_and_a_median(void **state) {
+    (void)state;
+    static bench_times times;
+    assert_true(bench_times_median(&times) == 0);
+    static const double seconds[] = {5, 1, 4};
+    for (int i = 0; i < 3; i++) bench_times_add(&times, seconds[i]);
+    assert_true(times.least == 1 && bench_times_median(&times) == 4);
+    bench_times_add(&times, 3);
+    assert_true(bench_times_median(&times) == 3.5);
+    for (int i = 0; i < BENCH_TIMES; i++) bench_times_add(&times, 2);
+    assert_true(times.least == 1 && bench_times_median(&times) == 2);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gate_takes_what_is_within_the_bound),
+        cmocka_unit_test(gate_refuses_what_is_beyond_the_bound),
+        cmocka_unit_test(gate_refuses_one_wrong_number),
+        cmocka_unit_test(gate_refuses_what_is_not_a_number),
+        cmocka_unit_test(gate_asks_for_zeros_where_the_truth_is_zero),
+        cmocka_unit_test(gate_compares_row_numbers),
+        cmocka_unit_test(gate_compares_liveness),
+        cmocka_unit_test(every_pass_that_runs_here_goes_through_the_gate),
+        cmocka_unit_test(pairs_are_those_that_are_seen),
+        cmocka_unit_test(patterns_have_the_zeros_that_they_say),
+        cmocka_unit_test(dead_blocks_are_zeros_alone),
+        cmocka_unit_test(caches_hold_the_same_and_take_turns),
+        cmocka_unit_test(patterns_are_read_as_they_are_written),
+        cmocka_unit_test(times_have_a_least_and_a_median),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
