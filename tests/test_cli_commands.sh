@@ -88,6 +88,10 @@ expect 2 info --T 9999999999999999G
 says err "--T: 9999999999999999G is not between"
 expect 2 info --T 12q
 says err '--T: "12q" is not a whole number'
+expect 0 info --pass decode
+says out '  decode'
+expect 2 info --pass sideways
+says err 'sideways'
 expect 2 info --dtype f17
 says err '--dtype: "f17" is not'
 expect 2 info --attention sofpick

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "attention/cpu/attention_cpu.h"
+#include "attention/cpu/decode.h"
 #include "attention/cpu/pairs.h"
 #include "base/status.h"
 #include "softpick/device.h"
@@ -15,10 +16,6 @@ static bool on_cpu(const void *asked, const char **why) {
         *why = "the tensors are not in host memory";
         return false;
     }
-    if (((const sp_attention_question *)asked)->pass == SP_ATTENTION_DECODE) {
-        *why = "decode is not there yet";
-        return false;
-    }
     if (problem->q.dtype == SP_DTYPE_F64) {
         *why = "f64 is computed by the definition alone";
         return false;
@@ -26,9 +23,17 @@ static bool on_cpu(const void *asked, const char **why) {
     return true;
 }
 
+static sp_status workspace_cpu(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
+    return pass == SP_ATTENTION_DECODE ? sp_decode_workspace(problem, n_threads, n_bytes)
+                                       : sp_cpu_workspace(problem, pass, n_threads, n_bytes);
+}
+
 #define CPU_ROW(isa)                                                                                                   \
     static void run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
-        sp_cpu_run(&sp_cpu_body_##isa, problem, pass, n_threads, workspace);                                           \
+        if (pass == SP_ATTENTION_DECODE)                                                                               \
+            sp_decode_run(&sp_decode_body_##isa, problem, n_threads, workspace);                                       \
+        else                                                                                                           \
+            sp_cpu_run(&sp_cpu_body_##isa, problem, pass, n_threads, workspace);                                       \
     }                                                                                                                  \
     static sp_status rows_##isa(const sp_attention *problem, sp_attention_row_function function, void *user) {         \
         return sp_cpu_rows(&sp_cpu_body_##isa, problem, function, user);                                               \
@@ -43,18 +48,30 @@ CPU_ROW(neon)
 CPU_ROW(scalar)
 
 #if defined(__x86_64__)
+/* Decode waits for memory, not for products: these rows compute it as avx512 does. */
 static bool on_pairs(const void *asked, const char **why) {
     const sp_attention_question *question = asked;
-    return on_cpu(asked, why) && sp_pairs_accept(question->problem, question->pass, why);
+    if (!on_cpu(asked, why)) return false;
+    if (question->pass != SP_ATTENTION_DECODE) return sp_pairs_accept(question->problem, question->pass, why);
+    *why = "it computes bf16 alone";
+    return question->problem->q.dtype == SP_DTYPE_BF16;
 }
 
-static void run_amx(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
-    sp_pairs_run(&sp_pairs_body_amx, problem, pass, n_threads, workspace);
+static sp_status workspace_pairs(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
+    return pass == SP_ATTENTION_DECODE ? sp_decode_workspace(problem, n_threads, n_bytes)
+                                       : sp_pairs_workspace(problem, pass, n_threads, n_bytes);
 }
 
-static void run_avx512_bf16(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
-    sp_pairs_run(&sp_pairs_body_avx512_bf16, problem, pass, n_threads, workspace);
-}
+#define PAIRS_ROW(isa)                                                                                                 \
+    static void run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
+        if (pass == SP_ATTENTION_DECODE)                                                                               \
+            sp_decode_run(&sp_decode_body_avx512, problem, n_threads, workspace);                                      \
+        else                                                                                                           \
+            sp_pairs_run(&sp_pairs_body_##isa, problem, pass, n_threads, workspace);                                   \
+    }
+
+PAIRS_ROW(amx)
+PAIRS_ROW(avx512_bf16)
 
 /* On Intel's processors a dot product of bf16 pairs takes four times as long as a product of f32 (measured on one with
  * AMX, which such a machine takes in any case). */
@@ -70,14 +87,14 @@ enum { AVX512_BF16 = SP_CPU_AVX2 | SP_CPU_AVX512 | SP_CPU_AVX512_BF16, AMX = AVX
 
 static const sp_attention_row rows[] = {
 #if defined(__x86_64__)
-    {{"amx", AMX, on_pairs}, sp_pairs_workspace, run_amx, rows_avx512},
-    {{"avx512_bf16", AVX512_BF16, on_dots}, sp_pairs_workspace, run_avx512_bf16, rows_avx512},
-    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, sp_cpu_workspace, run_avx512, rows_avx512},
-    {{"avx2", SP_CPU_AVX2, on_cpu}, sp_cpu_workspace, run_avx2, rows_avx2},
+    {{"amx", AMX, on_pairs}, workspace_pairs, run_amx, rows_avx512},
+    {{"avx512_bf16", AVX512_BF16, on_dots}, workspace_pairs, run_avx512_bf16, rows_avx512},
+    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, workspace_cpu, run_avx512, rows_avx512},
+    {{"avx2", SP_CPU_AVX2, on_cpu}, workspace_cpu, run_avx2, rows_avx2},
 #elif defined(__aarch64__)
-    {{"neon", SP_CPU_NEON, on_cpu}, sp_cpu_workspace, run_neon, rows_neon},
+    {{"neon", SP_CPU_NEON, on_cpu}, workspace_cpu, run_neon, rows_neon},
 #endif
-    {{"scalar", 0, on_cpu}, sp_cpu_workspace, run_scalar, rows_scalar},
+    {{"scalar", 0, on_cpu}, workspace_cpu, run_scalar, rows_scalar},
 };
 
 const sp_variant_table sp_attention_table = {

@@ -15,7 +15,7 @@ typedef struct info_options {
     int64_t B, T, H, Hkv, D; /* Hkv 0: as H */
     sp_dtype dtype;
     sp_normalizer normalizer;
-    bool passes[2]; /* by sp_attention_pass; none set: both */
+    bool passes[SP_ATTENTION_PASS_COUNT]; /* none set: all */
     bool json;
 } info_options;
 
@@ -23,7 +23,7 @@ enum { KEY_JSON = 256, KEY_B, KEY_T, KEY_HEADS, KEY_KV_HEADS, KEY_HEAD_WIDTH, KE
 
 static const struct argp_option options[] = {
     {.doc = "The attention problem whose variants are listed:"},
-    {"T", KEY_T, "N", 0, "tokens of a sequence (2048)", 0},
+    {"T", KEY_T, "N", 0, "tokens of a sequence, in decode those of the cache (2048)", 0},
     {"head-width", KEY_HEAD_WIDTH, "N", 0, "channels of a head (64)", 0},
     {"heads", KEY_HEADS, "N", 0, "query heads (8)", 0},
     {"kv-heads", KEY_KV_HEADS, "N", 0, "key/value heads (as many as query heads)", 0},
@@ -31,13 +31,11 @@ static const struct argp_option options[] = {
     {"dtype", KEY_DTYPE, "NAME", 0, "f32, bf16 or f16 (f32)", 0},
     {"attention", KEY_ATTENTION, "NAME", 0, "softpick, softmax, softmax_plus_one, softmax_sink or rectified (softpick)",
      0},
-    {"pass", KEY_PASS, "NAME", 0, "forward or backward (both)", 0},
+    {"pass", KEY_PASS, "NAME", 0, "forward, backward or decode; may be repeated (all)", 0},
     {.doc = "Output:"},
     {"json", KEY_JSON, NULL, 0, "one JSON document", 0},
     {0},
 };
-
-static const char *const pass_names[] = {"forward", "backward"};
 
 static sp_dtype parse_dtype(struct argp_state *state, const char *text) {
     static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16, SP_DTYPE_F16};
@@ -48,12 +46,12 @@ static sp_dtype parse_dtype(struct argp_state *state, const char *text) {
 }
 
 static void parse_pass(struct argp_state *state, info_options *chosen, const char *text) {
-    for (int i = 0; i < 2; i++)
-        if (strcmp(text, pass_names[i]) == 0) {
+    for (int i = 0; i < SP_ATTENTION_PASS_COUNT; i++)
+        if (strcmp(text, sp_attention_pass_name((sp_attention_pass)i)) == 0) {
             chosen->passes[i] = true;
             return;
         }
-    argp_error(state, "--pass: \"%s\" is not forward or backward", text);
+    argp_error(state, "--pass: \"%s\" is not forward, backward or decode", text);
 }
 
 static error_t parse_option(int key, char *text, struct argp_state *state) {
@@ -117,9 +115,10 @@ static json_t *describe_cuda(void) {
     return json_pack("{s:b, s:o}", "built", sp_cuda_built(), "devices", devices);
 }
 
-/* A problem of that shape.  No row looks at the numbers when it is asked, so none are there. */
-static sp_attention make_problem(const info_options *chosen) {
-    const int64_t q_shape[] = {chosen->B, chosen->T, chosen->H, chosen->D};
+/* A problem of that shape; in decode T tokens are in the cache and one query meets them.  No row looks at the numbers
+ * when it is asked, so none are there. */
+static sp_attention make_problem(const info_options *chosen, sp_attention_pass pass) {
+    const int64_t q_shape[] = {chosen->B, pass == SP_ATTENTION_DECODE ? 1 : chosen->T, chosen->H, chosen->D};
     const int64_t k_shape[] = {chosen->B, chosen->T, chosen->Hkv, chosen->D};
     sp_attention problem;
     sp_attention_init(&problem);
@@ -129,25 +128,28 @@ static sp_attention make_problem(const info_options *chosen) {
     return problem;
 }
 
-static json_t *describe_pass(const sp_attention *problem, sp_attention_pass pass) {
+static json_t *describe_pass(const info_options *chosen, sp_attention_pass pass) {
+    sp_attention problem = make_problem(chosen, pass);
     json_t *rows = json_array();
-    const char *name, *why, *chosen = NULL;
+    const char *name, *why, *first = NULL;
     for (int i = 0;; i++) {
-        bool taken = sp_attention_variant(problem, pass, i, &name, &why);
+        bool taken = sp_attention_variant(&problem, pass, i, &name, &why);
         if (!name) break;
-        if (taken && !chosen) chosen = name;
+        if (taken && !first) first = name;
         json_array_append_new(
             rows, json_pack("{s:s, s:b, s:s?}", "name", name, "accepts", taken, "why_not", taken ? NULL : why));
     }
-    return json_pack("{s:s?, s:o}", "runs", chosen, "rows", rows);
+    return json_pack("{s:s?, s:o}", "runs", first, "rows", rows);
 }
 
 static json_t *describe_attention(const info_options *chosen) {
-    sp_attention problem = make_problem(chosen);
     json_t *passes = json_object();
-    for (int i = 0; i < 2; i++)
-        if (chosen->passes[i] || !(chosen->passes[0] || chosen->passes[1]))
-            json_object_set_new(passes, pass_names[i], describe_pass(&problem, (sp_attention_pass)i));
+    bool all = true;
+    for (int i = 0; i < SP_ATTENTION_PASS_COUNT; i++) all = all && !chosen->passes[i];
+    for (int i = 0; i < SP_ATTENTION_PASS_COUNT; i++)
+        if (all || chosen->passes[i])
+            json_object_set_new(passes, sp_attention_pass_name((sp_attention_pass)i),
+                                describe_pass(chosen, (sp_attention_pass)i));
     return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:o}", "function",
                      sp_normalizer_name(chosen->normalizer), "dtype", sp_dtype_name(chosen->dtype), "B",
                      (json_int_t)chosen->B, "T", (json_int_t)chosen->T, "H", (json_int_t)chosen->H, "Hkv",
@@ -247,6 +249,7 @@ int cmd_info(int argc, char **argv) {
                "Examples:\n"
                "  softpick info\n"
                "  softpick info --T 8192 --head-width 128 --dtype bf16 --pass forward\n"
+               "  softpick info --T 64k --heads 32 --kv-heads 8 --pass decode\n"
                "  SP_CPU=avx2 softpick info --json\n\n"
                "Exit status: 0 done, 2 wrong usage.",
     };

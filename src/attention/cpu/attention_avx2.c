@@ -19,10 +19,12 @@
 #include "attention/cpu/simd_avx2.h"
 
 #include "attention/cpu/attention_cpu.inc"
+#include "attention/cpu/decode.inc"
 
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
 const sp_cpu_body sp_cpu_body_avx2 = {forward, backward, rows};
+const sp_decode_body sp_decode_body_avx2 = {decode_partial, decode_merge};
 #endif

@@ -41,11 +41,34 @@ static inline v v_round(v x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAR
 static inline v v_power(v n) { return _mm512_scalef_ps(v_set(1), n); }
 
 static inline float v_sum(v x) { return _mm512_reduce_add_ps(x); }
+/* Halves, quarters, pairs and lanes in turn: at each step two vectors become one that holds the sums of both. */
+static inline v v_sums(const v *x) {
+    static const int place[16] = {0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15};
+    __m512 halves[8], quarters[4], pairs[2];
+    for (int i = 0; i < 8; i++) {
+        __m512 a = x[place[i]], b = x[place[i + 8]];
+        halves[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
+    }
+    for (int i = 0; i < 4; i++)
+        quarters[i] = _mm512_add_ps(_mm512_shuffle_f32x4(halves[i], halves[i + 4], 0x88),
+                                    _mm512_shuffle_f32x4(halves[i], halves[i + 4], 0xdd));
+    for (int i = 0; i < 2; i++)
+        pairs[i] = _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, quarters[i], quarters[i + 2]),
+                                 _mm512_shuffle_ps(quarters[i], quarters[i + 2], 0x4e));
+    return _mm512_add_ps(_mm512_shuffle_ps(pairs[0], pairs[1], 0x88), _mm512_shuffle_ps(pairs[0], pairs[1], 0xdd));
+}
+
 static inline float v_highest(v x) { return _mm512_reduce_max_ps(x); }
 
 static inline v v_load_bf16(const uint16_t *from) {
     __m256i halves = _mm256_loadu_si256((const __m256i *)(const void *)from);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+static inline void v_load_bf16_pair(const uint16_t *from, v *even, v *odd) {
+    __m512i bits = _mm512_loadu_si512(from);
+    *even = _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+    *odd = _mm512_castsi512_ps(_mm512_and_si512(bits, _mm512_set1_epi32(-0x10000)));
 }
 
 static inline void v_store_bf16(uint16_t *to, v x) {

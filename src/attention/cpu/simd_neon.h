@@ -51,12 +51,20 @@ static inline v v_power(v n) {
 }
 
 static inline float v_sum(v x) { return vaddvq_f32(x); }
+static inline v v_sums(const v *x) { return vpaddq_f32(vpaddq_f32(x[0], x[1]), vpaddq_f32(x[2], x[3])); }
 static inline float v_highest(v x) { return vmaxnmvq_f32(x); }
 
 static inline v v_load_bf16(const uint16_t *from) {
     uint16x4_t halves;
     memcpy(&halves, from, sizeof halves);
     return vreinterpretq_f32_u32(vshll_n_u16(halves, 16));
+}
+
+static inline void v_load_bf16_pair(const uint16_t *from, v *even, v *odd) {
+    uint32x4_t bits;
+    memcpy(&bits, from, sizeof bits);
+    *even = vreinterpretq_f32_u32(vshlq_n_u32(bits, 16));
+    *odd = vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xffff0000)));
 }
 
 static inline void v_store_bf16(uint16_t *to, v x) {

@@ -67,6 +67,8 @@ static inline v v_power(v n) {
 }
 
 static inline float v_sum(v x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+/* Lane i is the sum of x[i]'s lanes, for x of V_WIDTH vectors. */
+static inline v v_sums(const v *x) { return (v){v_sum(x[0]), v_sum(x[1]), v_sum(x[2]), v_sum(x[3])}; }
 static inline float v_highest(v x) {
     float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
     return a > b ? a : b;
@@ -77,6 +79,14 @@ static inline v v_load_bf16(const uint16_t *from) {
     uint16_t x[V_WIDTH];
     memcpy(x, from, sizeof x);
     return (v){sp_bf16_to_f32(x[0]), sp_bf16_to_f32(x[1]), sp_bf16_to_f32(x[2]), sp_bf16_to_f32(x[3])};
+}
+
+/* The same of 2 V_WIDTH numbers: those in even and those in odd places. */
+static inline void v_load_bf16_pair(const uint16_t *from, v *even, v *odd) {
+    uint16_t x[2 * V_WIDTH];
+    memcpy(x, from, sizeof x);
+    *even = (v){sp_bf16_to_f32(x[0]), sp_bf16_to_f32(x[2]), sp_bf16_to_f32(x[4]), sp_bf16_to_f32(x[6])};
+    *odd = (v){sp_bf16_to_f32(x[1]), sp_bf16_to_f32(x[3]), sp_bf16_to_f32(x[5]), sp_bf16_to_f32(x[7])};
 }
 
 static inline void v_store_bf16(uint16_t *to, v x) {
