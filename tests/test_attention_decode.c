@@ -9,39 +9,13 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "attention/select.h"
-#include "attention_case.h"
-#include "attention_plain.h"
+#include "attention_agree.h"
+#include "attention_sample.h"
 #include "base/status.h"
-#include "near.h"
-#include "softpick/device.h"
 
-typedef void (*variant_check)(const char *variant, const void *user);
-
-/* Calls `check` with each variant that the CPU can run forced in turn. */
-static void with_each_variant(variant_check check, const void *user) {
-    for (int i = 0; i < sp_attention_table.n_rows; i++) {
-        const sp_variant *row = sp_variant_at(&sp_attention_table, i);
-        if (row->needs & ~sp_cpu_features()) continue;
-        setenv("SP_ATTENTION", row->name, 1);
-        check(row->name, user);
-        unsetenv("SP_ATTENTION");
-    }
-}
-
-/* Decode with a workspace full of NaN; outputs are NaN before. */
-static sp_status decode(attention_case *c, int n_threads) {
-    int64_t bytes = 0;
+static void decode(attention_case *c, int n_threads) {
     case_poison(c);
-    SP_TRY(sp_attention_workspace(&c->problem, SP_ATTENTION_DECODE, n_threads, &bytes));
-    void *workspace = case_allocate(bytes);
-    sp_status status = sp_attention_decode(&c->problem, workspace, bytes, n_threads);
-    free(workspace);
-    return status;
-}
-
-static void decode_or_fail(attention_case *c, int n_threads) {
-    if (decode(c, n_threads) != SP_OK) fail_msg("%s", sp_last_message());
+    if (case_run(c, SP_ATTENTION_DECODE, n_threads) != SP_OK) fail_msg("%s", sp_last_message());
 }
 
 static void assert_same_rows(const attention_case *a, const attention_case *b) {
@@ -53,99 +27,26 @@ static void assert_same_rows(const attention_case *a, const attention_case *b) {
 
 /* ---- against the definition ------------------------------------------------------------------------------------- */
 
-static double dtype_ulp(sp_dtype dtype) {
-    return dtype == SP_DTYPE_BF16 ? 0x1p-7 : dtype == SP_DTYPE_F16 ? 0x1p-10 : 0x1p-22;
-}
-
-/* What rounding of the scores does to lse where the denominator is small, as it is for few scores near 0. */
-static double lse_slack(const attention_shape *shape, const double *lse, int64_t n) {
-    double lowest = 0;
-    for (int64_t i = 0; i < n; i++) lowest = fmin(lowest, lse[i]);
-    return 1e-6 * fmax(1, near_largest(lse, n)) + (double)shape->spread * 0x1p-22 * exp2(-lowest);
-}
-
-typedef struct agreement {
-    const attention_shape *shape;
-    const attention_case *truth, *plain;
-    int n_threads;
-    bool near;
-} agreement;
-
-static bool near_truth(const char *variant, const agreement *a, const attention_case *ours) {
-    char what[300], label[320];
-    case_describe(a->shape, what, sizeof what - 20);
-    snprintf(what + strlen(what), 20, " [%s]", variant);
-    int64_t n = sp_tensor_count(&ours->problem.out), n_lse = ours->n_lse;
-    double *x = case_numbers(&a->truth->problem.out), *y = case_numbers(&ours->problem.out);
-    double *z = case_numbers(&a->plain->problem.out);
-    snprintf(label, sizeof label, "%s: out", what);
-    bool near = near_check(label, x, y, z, n, dtype_ulp(a->shape->dtype) * near_largest(x, n));
-    free(x), free(y), free(z);
-    x = case_allocate((n_lse + 1) * 8), y = case_allocate((n_lse + 1) * 8), z = case_allocate((n_lse + 1) * 8);
-    for (int64_t i = 0; i < n_lse; i++)
-        x[i] = (double)a->truth->lse[i], y[i] = (double)ours->lse[i], z[i] = (double)a->plain->lse[i];
-    snprintf(label, sizeof label, "%s: lse", what);
-    near = near_check(label, x, y, z, n_lse, lse_slack(a->shape, x, n_lse)) && near;
-    free(x), free(y), free(z);
-    return near;
-}
-
-static void check_agreement(const char *variant, const void *user) {
-    agreement *a = (agreement *)(uintptr_t)user;
+static bool check_agreement(const char *variant, void *user) {
+    agree_case *a = user;
     attention_case ours;
-    case_open(&ours, a->shape);
-    decode_or_fail(&ours, a->n_threads);
-    a->near = near_truth(variant, a, &ours) && a->near;
+    case_open(&ours, &a->shape);
+    bool near = agree_variant(a, variant, (int)(a->shape.seed % 3) + 1, &ours);
     case_close(&ours);
-}
-
-static void check_shape(const attention_shape *shape, int n_threads) {
-    attention_case truth, plain;
-    case_open(&truth, shape), case_open(&plain, shape);
-    assert_int_equal(sp_attention_define_decode(&truth.problem), SP_OK);
-    plain_forward(&plain.problem);
-    agreement a = {shape, &truth, &plain, n_threads, true};
-    with_each_variant(check_agreement, &a);
-    case_close(&truth), case_close(&plain);
-    assert_true(a.near);
-}
-
-static int64_t pick(uint64_t seed, uint64_t stream, const int64_t *list, uint64_t n) {
-    return list[sp_random_below(seed, stream, 0, n)];
-}
-
-#define PICK(stream, ...)                                                                                              \
-    pick(seed, stream, (const int64_t[]){__VA_ARGS__}, sizeof(int64_t[]){__VA_ARGS__} / sizeof(int64_t))
-
-/* The `seed`-th shape of an endless list. */
-static attention_shape sample_shape(uint64_t seed) {
-    attention_shape s = {.seed = seed, .eps = SP_EPS_DEFAULT};
-    s.B = PICK(1, 0, 1, 1, 2, 3);
-    s.Hkv = PICK(2, 1, 1, 2, 3);
-    s.H = s.Hkv * PICK(3, 1, 1, 2, 3, 4, 7, 8);
-    s.D = PICK(4, 1, 8, 24, 32, 40, 64, 80, 96, 128, 160);
-    s.Dv = PICK(5, 0, 0, 0, 1, 17, 32, 48, 72, 128, 192);
-    if (s.Dv == 0) s.Dv = s.D;
-    s.T = PICK(6, 0, 1, 1, 1, 2, 3, 5, 9, 70);
-    s.S = PICK(7, 0, 1, 5, 16, 63, 64, 65, 130, 200, 1023, 1024, 1025, 2100);
-    s.dtype = (sp_dtype)PICK(8, SP_DTYPE_F32, SP_DTYPE_F32, SP_DTYPE_BF16, SP_DTYPE_F16);
-    s.normalizer = (sp_normalizer)PICK(9, 0, 0, 0, 1, 2, 3, 4);
-    s.causal = PICK(10, 0, 1, 1) != 0;
-    s.window = PICK(11, 0, 0, 0, 1, 17, 64, 1100);
-    s.row_factor = PICK(12, 0, 0, 1) != 0;
-    s.lengths = PICK(13, 0, 0, 1) != 0;
-    s.lambda = (float)PICK(14, 2, 2, 1, 0) * 0.5f;
-    s.spread = (float)PICK(15, 1, 1, 4, 40);
-    if (s.S > 1000 && s.T > 9) s.T = 9;
-    return s;
+    return near;
 }
 
 static void every_variant_agrees_with_the_definition(void **state) {
     (void)state;
-    for (uint64_t seed = 1; seed <= 120; seed++) {
-        attention_shape shape = sample_shape(seed);
-        check_shape(&shape, (int)(seed % 3) + 1);
+    bool near = true;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        attention_shape shape = sample_decode(seed, 1000000);
+        agree_case a;
+        if (agree_open(&a, &shape, SP_ATTENTION_DECODE, NULL, NULL) != SP_OK) fail_msg("%s", sp_last_message());
+        near = agree_with_each_variant(check_agreement, &a) && near;
+        agree_close(&a);
     }
+    assert_true(near);
 }
 
 static const attention_shape medium = {.B = 2,
@@ -162,14 +63,14 @@ static const attention_shape medium = {.B = 2,
                                        .seed = 3};
 
 /* Decode and forward say the same, up to the order of their sums. */
-static void check_forward(const char *variant, const void *user) {
+static bool check_forward(const char *variant, void *user) {
     (void)variant, (void)user;
     for (int kind = 0; kind < SP_NORMALIZER_COUNT; kind++) {
         attention_shape shape = medium;
         shape.normalizer = (sp_normalizer)kind;
         attention_case once, whole;
         case_open(&once, &shape), case_open(&whole, &shape);
-        decode_or_fail(&once, 1);
+        decode(&once, 1);
         assert_int_equal(case_run(&whole, SP_ATTENTION_FORWARD, 1), SP_OK);
         double *x = case_numbers(&once.problem.out), *y = case_numbers(&whole.problem.out);
         for (int64_t i = 0; i < sp_tensor_count(&once.problem.out); i++) assert_true(fabs(x[i] - y[i]) < 1e-5);
@@ -177,25 +78,27 @@ static void check_forward(const char *variant, const void *user) {
         free(x), free(y);
         case_close(&once), case_close(&whole);
     }
+    return true;
 }
 
 static void decode_says_what_forward_says(void **state) {
     (void)state;
-    with_each_variant(check_forward, NULL);
+    agree_with_each_variant(check_forward, NULL);
 }
 
 /* ---- to the bit ------------------------------------------------------------------------------------------------- */
 
-static void check_threads(const char *variant, const void *user) {
+static bool check_threads(const char *variant, void *user) {
     (void)variant;
     attention_case once, again;
     case_open(&once, user), case_open(&again, user);
-    decode_or_fail(&once, 1);
+    decode(&once, 1);
     for (int n_threads = 1; n_threads <= 5; n_threads += n_threads == 1 ? 1 : 3) {
-        decode_or_fail(&again, n_threads);
+        decode(&again, n_threads);
         assert_same_rows(&once, &again);
     }
     case_close(&once), case_close(&again);
+    return true;
 }
 
 static void same_bits_with_any_number_of_threads(void **state) {
@@ -204,7 +107,7 @@ static void same_bits_with_any_number_of_threads(void **state) {
         attention_shape shape = medium;
         shape.normalizer = (sp_normalizer)kind;
         shape.dtype = kind % 2 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
-        with_each_variant(check_threads, &shape);
+        agree_with_each_variant(check_threads, &shape);
     }
 }
 
@@ -228,12 +131,13 @@ typedef struct page_test {
     attention_case linear, paged;
 } page_test;
 
-static void check_pages(const char *variant, const void *user) {
-    page_test *test = (page_test *)(uintptr_t)user;
+static bool check_pages(const char *variant, void *user) {
+    page_test *test = user;
     (void)variant;
-    decode_or_fail(&test->linear, 1);
-    decode_or_fail(&test->paged, 2);
+    decode(&test->linear, 1);
+    decode(&test->paged, 2);
     assert_same_rows(&test->linear, &test->paged);
+    return true;
 }
 
 static void pages_say_what_a_linear_cache_says(void **state) {
@@ -254,14 +158,14 @@ static void pages_say_what_a_linear_cache_says(void **state) {
         paged->page_table = table, paged->pages_per_sequence = per_sequence;
         paged->k = make_pages(&test.linear, &test.linear.problem.k, size, per_sequence, n_pages, table);
         paged->v = make_pages(&test.linear, &test.linear.problem.v, size, per_sequence, n_pages, table);
-        with_each_variant(check_pages, &test);
+        agree_with_each_variant(check_pages, &test);
         free(paged->k.data), free(paged->v.data), free(table);
         case_close(&test.linear), case_close(&test.paged);
     }
 }
 
 /* What lies past a sequence's length changes nothing: a case made longer by NaN keys gives the same bits. */
-static void check_lengths(const char *variant, const void *user) {
+static bool check_lengths(const char *variant, void *user) {
     (void)variant, (void)user;
     attention_shape shape = medium;
     int64_t lengths[] = {0, 1500};
@@ -277,16 +181,17 @@ static void check_lengths(const char *variant, const void *user) {
             case_store(&longer.problem.v, 1, j, 1, d, NAN);
         }
     shorter.problem.k.shape[1] = shorter.problem.v.shape[1] = 1500;
-    decode_or_fail(&longer, 2), decode_or_fail(&shorter, 2);
+    decode(&longer, 2), decode(&shorter, 2);
     assert_same_rows(&longer, &shorter);
     for (int64_t i = 0; i < shape.H * shape.T; i++) assert_true(longer.lse[i] == INFINITY); /* the empty sequence */
     assert_true(case_load(&longer.problem.out, 0, 1, 2, 3) == 0);
     case_close(&longer), case_close(&shorter);
+    return true;
 }
 
 static void keys_past_the_length_change_nothing(void **state) {
     (void)state;
-    with_each_variant(check_lengths, NULL);
+    agree_with_each_variant(check_lengths, NULL);
 }
 
 /* ---- values without weight -------------------------------------------------------------------------------------- */
@@ -311,7 +216,7 @@ static void poison_dead_values(attention_case *c) {
                 for (int64_t d = 0; d < v->shape[3]; d++) case_store(v, b, j, h, d, j % 2 ? NAN : -INFINITY);
 }
 
-static void check_dead_values(const char *variant, const void *user) {
+static bool check_dead_values(const char *variant, void *user) {
     (void)variant, (void)user;
     for (int i = 0; i < 4; i++) {
         attention_shape shape = medium;
@@ -321,25 +226,26 @@ static void check_dead_values(const char *variant, const void *user) {
         case_open(&clean, &shape), case_open(&poisoned, &shape);
         make_few_live(&clean), make_few_live(&poisoned);
         poison_dead_values(&poisoned);
-        decode_or_fail(&clean, 1), decode_or_fail(&poisoned, 1);
+        decode(&clean, 1), decode(&poisoned, 1);
         assert_same_rows(&clean, &poisoned);
         clean.problem.compute_dead = true; /* the same bits with them */
-        decode_or_fail(&clean, 1);
+        decode(&clean, 1);
         assert_same_rows(&clean, &poisoned);
         poisoned.problem.compute_dead = true; /* and then too their weight is 0 */
-        decode_or_fail(&poisoned, 1);
+        decode(&poisoned, 1);
         assert_same_rows(&clean, &poisoned);
         case_close(&clean), case_close(&poisoned);
     }
+    return true;
 }
 
 static void values_without_weight_say_nothing(void **state) {
     (void)state;
-    with_each_variant(check_dead_values, NULL);
+    agree_with_each_variant(check_dead_values, NULL);
 }
 
 /* A value that is not finite reaches the rows that give it weight and no other row of the group. */
-static void check_nan_value(const char *variant, const void *user) {
+static bool check_nan_value(const char *variant, void *user) {
     (void)variant, (void)user;
     attention_shape shape = medium;
     shape.B = 1, shape.T = 1, shape.H = 7, shape.Hkv = 1;
@@ -349,7 +255,7 @@ static void check_nan_value(const char *variant, const void *user) {
         for (int64_t d = 0; d < shape.D; d++) case_store(&c.problem.q, 0, 0, h, d, d == h % 2 ? 1 : 0);
     case_store(&c.problem.k, 0, 1234, 0, 0, -1), case_store(&c.problem.k, 0, 1234, 0, 1, 1);
     case_store(&c.problem.v, 0, 1234, 0, 5, NAN), case_store(&c.problem.v, 0, 1234, 0, 71, INFINITY);
-    decode_or_fail(&c, 1);
+    decode(&c, 1);
     for (int64_t h = 0; h < shape.H; h++)
         for (int64_t d = 0; d < shape.Dv; d++) {
             double out = case_load(&c.problem.out, 0, 0, h, d);
@@ -357,14 +263,15 @@ static void check_nan_value(const char *variant, const void *user) {
             assert_true(hit && d == 5 ? isnan(out) : hit && d == 71 ? isinf(out) : isfinite(out));
         }
     case_close(&c);
+    return true;
 }
 
 static void a_value_that_is_not_finite_stays_with_its_rows(void **state) {
     (void)state;
-    with_each_variant(check_nan_value, NULL);
+    agree_with_each_variant(check_nan_value, NULL);
 }
 
-static void check_nan_query(const char *variant, const void *user) {
+static bool check_nan_query(const char *variant, void *user) {
     (void)variant, (void)user;
     for (int kind = 0; kind < SP_NORMALIZER_COUNT; kind++) {
         attention_shape shape = medium;
@@ -372,21 +279,22 @@ static void check_nan_query(const char *variant, const void *user) {
         attention_case c;
         case_open(&c, &shape);
         case_store(&c.problem.q, 1, 2, 4, 5, NAN);
-        decode_or_fail(&c, 1);
+        decode(&c, 1);
         for (int64_t t = 0; t < shape.T; t++)
             for (int64_t h = 0; h < shape.H; h++)
                 assert_true(isnan(case_load(&c.problem.out, 1, t, h, 3)) == (t == 2 && h == 4));
         case_close(&c);
     }
+    return true;
 }
 
 static void nan_in_a_query_stays_in_its_row(void **state) {
     (void)state;
-    with_each_variant(check_nan_query, NULL);
+    agree_with_each_variant(check_nan_query, NULL);
 }
 
 /* Values of dead keys lie on a page of memory that is not there. */
-static void check_unmapped(const char *variant, const void *user) {
+static bool check_unmapped(const char *variant, void *user) {
     (void)variant, (void)user;
     int64_t page = (int64_t)sysconf(_SC_PAGESIZE);
     attention_shape shape = medium;
@@ -402,21 +310,22 @@ static void check_unmapped(const char *variant, const void *user) {
     case_fill(&c.problem.v, 1, 1, 1);
     for (int64_t j = 0; j < shape.S; j++)
         if (j % 7 != 3) assert_int_equal(mprotect(memory + j * page, (size_t)page, PROT_NONE), 0);
-    decode_or_fail(&c, 2);
+    decode(&c, 2);
     assert_true(isfinite(case_load(&c.problem.out, 0, 0, 1, 1)));
     munmap(memory, (size_t)bytes);
     case_close(&c);
+    return true;
 }
 
 static void values_without_weight_are_not_read(void **state) {
     (void)state;
-    with_each_variant(check_unmapped, NULL);
+    agree_with_each_variant(check_unmapped, NULL);
 }
 
 /* ---- merging ---------------------------------------------------------------------------------------------------- */
 
 /* One key far above all others, in any chunk: its value comes out whole, and lse is its score. */
-static void check_merge(const char *variant, const void *user) {
+static bool check_merge(const char *variant, void *user) {
     (void)variant, (void)user;
     static const int64_t places[] = {0, 1023, 1024, 2047, 2048, 2499};
     for (int i = 0; i < 12; i++) {
@@ -427,17 +336,18 @@ static void check_merge(const char *variant, const void *user) {
         case_open(&c, &shape);
         case_store(&c.problem.q, 0, 0, 0, 0, 1);
         for (int64_t j = 0; j < shape.S; j++) case_store(&c.problem.k, 0, j, 0, 0, j == places[i / 2] ? 150 : -100);
-        decode_or_fail(&c, 1);
+        decode(&c, 1);
         for (int64_t d = 0; d < 3; d++)
             assert_true(case_load(&c.problem.out, 0, 0, 0, d) == case_load(&c.problem.v, 0, places[i / 2], 0, d));
         assert_true(fabs((double)c.lse[0] - 150 / log(2)) < 1e-4);
         case_close(&c);
     }
+    return true;
 }
 
 static void a_score_above_all_others_wins_from_any_chunk(void **state) {
     (void)state;
-    with_each_variant(check_merge, NULL);
+    agree_with_each_variant(check_merge, NULL);
 }
 
 int main(void) {
