@@ -53,8 +53,9 @@ static bool on_pairs(const void *asked, const char **why) {
     const sp_attention_question *question = asked;
     if (!on_cpu(asked, why)) return false;
     if (question->pass != SP_ATTENTION_DECODE) return sp_pairs_accept(question->problem, question->pass, why);
-    *why = "it computes bf16 alone";
-    return question->problem->q.dtype == SP_DTYPE_BF16;
+    bool takes = question->problem->q.dtype == SP_DTYPE_BF16;
+    *why = takes ? "" : "it computes bf16 alone";
+    return takes;
 }
 
 static sp_status workspace_pairs(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
