@@ -275,27 +275,32 @@ static inline bool agree_backward(agree_case *a, const char *variant, const atte
            near;
 }
 
-/* Whether two copies of a case hold the same bits, gaps included; liveness only where both have it. */
-static inline bool agree_same(const attention_case *a, const attention_case *b) {
+/* Name of the first array in which two copies of a case have other bits, gaps included; NULL if there is none.
+ * Liveness counts where both have it. */
+static inline const char *agree_difference(const attention_case *a, const attention_case *b) {
     size_t heads = (size_t)a->problem.q.shape[2] * sizeof(float), rows = (size_t)a->n_lse * sizeof(float);
     const struct {
+        const char *name;
         const void *a, *b;
         size_t bytes;
-    } parts[] = {{a->lse, b->lse, rows},
-                 {a->dsink, b->dsink, heads},
-                 {a->drow_factor, b->drow_factor, heads},
-                 {a->statistics.mass, b->statistics.mass, rows},
-                 {a->statistics.first_mass, b->statistics.first_mass, rows},
-                 {a->statistics.entropy, b->statistics.entropy, rows},
-                 {a->statistics.highest, b->statistics.highest, rows},
-                 {a->statistics.zeros, b->statistics.zeros, 2 * rows},
-                 {a->liveness, b->liveness, (size_t)a->n_liveness * sizeof *a->liveness}};
-    bool same = true;
-    for (int i = 0; i < ATTENTION_CASE_TENSORS; i++)
-        same = same && memcmp(a->blocks[i], b->blocks[i], (size_t)a->block_bytes[i]) == 0;
+    } parts[] = {
+        {"out", a->blocks[3], b->blocks[3], (size_t)a->block_bytes[3]},
+        {"lse", a->lse, b->lse, rows},
+        {"mass", a->statistics.mass, b->statistics.mass, rows},
+        {"first mass", a->statistics.first_mass, b->statistics.first_mass, rows},
+        {"entropy", a->statistics.entropy, b->statistics.entropy, rows},
+        {"highest", a->statistics.highest, b->statistics.highest, rows},
+        {"zeros", a->statistics.zeros, b->statistics.zeros, 2 * rows},
+        {"liveness", a->problem.liveness, b->problem.liveness, (size_t)a->n_liveness * sizeof *a->liveness},
+        {"dq", a->blocks[5], b->blocks[5], (size_t)a->block_bytes[5]},
+        {"dk", a->blocks[6], b->blocks[6], (size_t)a->block_bytes[6]},
+        {"dv", a->blocks[7], b->blocks[7], (size_t)a->block_bytes[7]},
+        {"dsink", a->dsink, b->dsink, heads},
+        {"drow_factor", a->drow_factor, b->drow_factor, heads},
+    };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        same = same && (!parts[i].a || !parts[i].b || memcmp(parts[i].a, parts[i].b, parts[i].bytes) == 0);
-    return same;
+        if (parts[i].a && parts[i].b && memcmp(parts[i].a, parts[i].b, parts[i].bytes) != 0) return parts[i].name;
+    return NULL;
 }
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */

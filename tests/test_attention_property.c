@@ -26,12 +26,12 @@ static bool same_otherwise(const agree_case *a, const char *variant, attention_c
         if (round == 1) other.problem.liveness = NULL;
         if (agree_run(&other, variant, a->pass, n_threads, &status) && a->pass == SP_ATTENTION_FORWARD)
             agree_run(&other, variant, SP_ATTENTION_BACKWARD, n_threads, &status);
-        if (status != SP_OK || !agree_same(ours, &other)) {
+        const char *difference = agree_difference(ours, &other);
+        if (status != SP_OK) difference = sp_last_message();
+        if (difference)
             fprintf(stderr, "%s [%s]: other bits with %d threads, compute_dead %d, liveness %d: %s\n", a->text, variant,
-                    n_threads, other.problem.compute_dead, other.problem.liveness != NULL,
-                    status == SP_OK ? "" : sp_last_message());
-            same = false;
-        }
+                    n_threads, other.problem.compute_dead, other.problem.liveness != NULL, difference);
+        same = same && !difference;
         case_poison(&other);
     }
     case_close(&other);
