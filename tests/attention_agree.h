@@ -157,6 +157,19 @@ static inline double agree_ulp(sp_dtype dtype) {
     return dtype == SP_DTYPE_BF16 ? 0x1p-7 : dtype == SP_DTYPE_F16 ? 0x1p-10 : 0x1p-22;
 }
 
+/* The error of the plain loops; where they round to bf16, at least half a unit in the last place: all weights of an
+ * array may happen to be rounded alike, or hardly at all. */
+static inline near_error agree_plain_error(const agree_case *a, const attention_case *plain, const double *truth,
+                                           const double *result, int64_t n) {
+    near_error error = near_measure(truth, result, n);
+    double norm = 0;
+    if (plain != &a->rounded) return error;
+    for (int64_t i = 0; i < n; i++) norm += isfinite(truth[i]) ? truth[i] * truth[i] : 0;
+    error.worst = fmax(error.worst, 0x1p-9 * near_largest(truth, n));
+    error.norm = fmax(error.norm, 0x1p-9 * sqrt(norm));
+    return error;
+}
+
 /* One tensor.  `size`: of the terms that may cancel in its elements. */
 static inline bool agree_tensor(agree_case *a, const char *variant, int i, const attention_case *ours,
                                 const attention_case *plain, double size) {
@@ -167,12 +180,14 @@ static inline bool agree_tensor(agree_case *a, const char *variant, int i, const
     double *x = case_numbers(a->truth.tensors[i]), *y = case_numbers(ours->tensors[i]);
     double *z = case_numbers(plain->tensors[i]);
     double slack = agree_ulp(a->shape.dtype) * near_largest(x, n) + agree_ulp(SP_DTYPE_F32) * size;
-    bool near = near_within(near_measure(x, y, n), near_measure(x, z, n), n, slack);
+    near_error our_error = near_measure(x, y, n), plain_error = agree_plain_error(a, plain, x, z, n);
+    bool near = near_within(our_error, plain_error, n, slack);
     if (!near) {
         const agree_doubts *doubts = agree_find_doubts(a);
         slack += i == 3 ? doubts->out : i == 5 ? doubts->query : i == 6 ? doubts->key : 0;
+        near = near_within(our_error, plain_error, n, slack);
+        if (!near) near_tell(label, x, y, our_error, plain_error, slack);
     }
-    if (!near) near = near_check(label, x, y, z, n, slack);
     free(x), free(y), free(z);
     return near;
 }
@@ -231,11 +246,12 @@ static inline bool agree_rounds(const agree_case *a, const char *variant) {
     return pairs && a->shape.dtype == SP_DTYPE_BF16 && a->pass != SP_ATTENTION_DECODE;
 }
 
+/* Rows that round to bf16 take powers to about 2e-4 of a score near 0: a tenth of that rounding. */
 static inline bool agree_forward(agree_case *a, const char *variant, const attention_case *ours) {
     bool rounds = agree_rounds(a, variant);
     const attention_case *plain = rounds ? &a->rounded : &a->plain;
     bool near =
-        agree_floats(a, variant, "lse", a->truth.lse, ours->lse, plain->lse, a->truth.n_lse, rounds ? 3e-5 : 1e-6);
+        agree_floats(a, variant, "lse", a->truth.lse, ours->lse, plain->lse, a->truth.n_lse, rounds ? 2e-4 : 1e-6);
     near = agree_tensor(a, variant, 3, ours, plain, 0) && near;
     if (a->shape.statistics) near = agree_statistics(a, variant, ours, plain) && near;
     if (a->shape.liveness) near = agree_liveness(a, variant, ours) && near;

@@ -44,18 +44,22 @@ static inline bool near_within(near_error ours, near_error theirs, int64_t n, do
     return ours.worst <= 2 * theirs.worst + slack && ours.norm <= 2 * theirs.norm + norm_slack;
 }
 
-/* The same of arrays; prints what is wrong. */
+/* Tells what is wrong. */
+static inline void near_tell(const char *what, const double *truth, const double *result, near_error ours,
+                             near_error theirs, double slack) {
+    fprintf(stderr,
+            "%s: worst error %.3g at %lld (%.9g, in double %.9g), norm %.3g; plain loop %.3g and %.3g, slack %.3g\n",
+            what, ours.worst, (long long)ours.at, result[ours.at], truth[ours.at], ours.norm, theirs.worst, theirs.norm,
+            slack);
+}
+
+/* Both, of arrays. */
 static inline bool near_check(const char *what, const double *truth, const double *result, const double *plain,
                               int64_t n, double slack) {
     near_error ours = near_measure(truth, result, n), theirs = near_measure(truth, plain, n);
-    if (near_within(ours, theirs, n, slack)) return true;
-    if (n > 0)
-        fprintf(stderr,
-                "%s: worst error %.3g at %lld (%.9g, in double %.9g), norm %.3g; plain loop %.3g and %.3g, slack "
-                "%.3g\n",
-                what, ours.worst, (long long)ours.at, result[ours.at], truth[ours.at], ours.norm, theirs.worst,
-                theirs.norm, slack);
-    return false;
+    bool near = near_within(ours, theirs, n, slack);
+    if (!near) near_tell(what, truth, result, ours, theirs, slack);
+    return near;
 }
 
 #endif
