@@ -88,7 +88,7 @@ static const struct argp_option options[] = {
     {"variant", KEY_VARIANT, "LIST", 0,
      "names of rows that softpick info lists, or all (default: the one the library chooses)", 3},
     {"threads", KEY_THREADS, "LIST", 0, "0: as many as processors (default 0)", 3},
-    {"seconds", KEY_SECONDS, "X", 0, "time to measure each row (default 0.5)", 3},
+    {"seconds", KEY_SECONDS, "X", 0, "time to measure each row (default 0.5; 0: one call)", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON document", 3},
     {0},
 };
@@ -466,9 +466,10 @@ static sp_status time_all(bench_run *run, double seconds) {
     int64_t n_bytes;
     sp_status status = SP_OK;
     SP_TRY(open_workspace(&workspace, &n_bytes, run));
-    for (int round = 0; round < N_ROUNDS; round++) {
-        SP_TRY_OR_DONE(time_round(run, workspace, n_bytes, seconds / N_ROUNDS));
-        cli_progress(NULL, "timing", round + 1, N_ROUNDS);
+    int n_rounds = seconds > 0 ? N_ROUNDS : 1;
+    for (int round = 0; round < n_rounds; round++) {
+        SP_TRY_OR_DONE(time_round(run, workspace, n_bytes, seconds / n_rounds));
+        cli_progress(NULL, "timing", round + 1, n_rounds);
     }
 done:
     free(workspace);
