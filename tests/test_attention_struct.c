@@ -88,6 +88,24 @@ static void a_smaller_struct_of_an_older_caller_works(void **state) {
     assert_int_equal(munmap(pages, 2 * page), 0);
 }
 
+static void init_fills_as_much_as_the_caller_has(void **state) {
+    (void)state;
+    struct {
+        sp_attention problem;
+        char grown[64]; /* of a caller newer than the library */
+    } callers;
+    sp_attention fresh;
+    sp_attention_init(&fresh);
+    for (size_t n = FIRST_RELEASE; n <= sizeof callers; n++) {
+        const char *bytes = (const char *)&callers, *wanted = (const char *)&fresh;
+        memset(&callers, 0xff, sizeof callers);
+        sp_attention_init_bytes(&callers.problem, n);
+        assert_int_equal(callers.problem.struct_bytes, n);
+        for (size_t i = sizeof(size_t); i < sizeof callers; i++)
+            assert_int_equal(bytes[i], i >= n ? (char)0xff : i < sizeof fresh ? wanted[i] : 0);
+    }
+}
+
 static void a_struct_of_another_size_is_refused_by_every_call(void **state) {
     (void)state;
     const size_t sizes[] = {0, 1, FIRST_RELEASE - 1, sizeof(sp_attention) + 1, SIZE_MAX};
@@ -119,6 +137,7 @@ static void null_is_refused_by_every_call(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(init_fills_as_much_as_the_caller_has),
         cmocka_unit_test(a_smaller_struct_of_an_older_caller_works),
         cmocka_unit_test(a_struct_of_another_size_is_refused_by_every_call),
         cmocka_unit_test(null_is_refused_by_every_call),

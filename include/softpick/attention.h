@@ -117,8 +117,10 @@ typedef struct sp_attention {
                            numbers are finite: for tests and measurements */
 } sp_attention;
 
-/* Zeroes, sets struct_bytes, softpick with lambda 1 and the default eps, causal. */
-SP_API void sp_attention_init(sp_attention *problem);
+/* Zeroes, sets struct_bytes, softpick with lambda 1 and the default eps, causal.  The first takes the size of the
+ * caller's struct, which need not be the size that the library knows. */
+SP_API void sp_attention_init_bytes(sp_attention *problem, size_t struct_bytes);
+static inline void sp_attention_init(sp_attention *problem) { sp_attention_init_bytes(problem, sizeof *problem); }
 
 /* Decode is forward for few queries against a long cache, k and v linear or paged: work is split along the keys, and
  * values of keys without weight are not read.  It writes out and lse; no packed sequences, statistics or liveness. */

@@ -46,8 +46,12 @@ const char *sp_attention_pass_name(sp_attention_pass pass) {
     return (int)pass >= 0 && pass < SP_ATTENTION_PASS_COUNT ? passes[pass] : "?";
 }
 
-void sp_attention_init(sp_attention *problem) {
-    *problem = (sp_attention){.struct_bytes = sizeof *problem, .lambda = 1, .eps = SP_EPS_DEFAULT, .causal = true};
+void sp_attention_init_bytes(sp_attention *problem, size_t struct_bytes) {
+    memset(problem, 0, struct_bytes);
+    problem->struct_bytes = struct_bytes;
+    problem->lambda = 1;
+    problem->eps = SP_EPS_DEFAULT;
+    problem->causal = true;
 }
 
 static sp_status check_threads(int n_threads) {
