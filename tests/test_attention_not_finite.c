@@ -18,7 +18,7 @@ static void spoil_row(const sp_tensor *tensor, int64_t t, double value) {
 }
 
 static void spoil_query(attention_case *c, const void *user) {
-    spoil_row(&c->problem.q, T_SPOILED, *(const double *)user);
+    spoil_row(&c->problem.q, c->problem.q.shape[1] > T_SPOILED ? T_SPOILED : 1, *(const double *)user);
 }
 
 static void spoil_key(attention_case *c, const void *user) {
@@ -69,8 +69,8 @@ static bool check_spoiled(const char *name, agree_prepare prepare, double value,
     for (int i = 0; i < 4 * SP_NORMALIZER_COUNT; i++) {
         agree_case a = {.prepare = prepare, .user = &value, .forgive = forgive};
         a.shape = (attention_shape){.B = 2,
-                                    .T = 200,
-                                    .S = 200,
+                                    .T = 150,
+                                    .S = 150,
                                     .H = 4,
                                     .Hkv = 2,
                                     .D = 16,
@@ -82,9 +82,11 @@ static bool check_spoiled(const char *name, agree_prepare prepare, double value,
                                     .seed = 3};
         a.shape.normalizer = (sp_normalizer)(i / 4);
         a.shape.dtype = (sp_dtype)(i % 2);
-        if (i / 2 % 2) a.shape.T = 130, a.shape.causal = false, a.shape.lambda = 0;
+        if (i / 2 % 2) a.shape.T = 100, a.shape.causal = false, a.shape.lambda = 0;
         bool rectifies = i / 4 == SP_NORMALIZER_SOFTPICK || i / 4 == SP_NORMALIZER_RECTIFIED;
         if (forgive != forgive_all && !rectifies) continue; /* in a softmax every key has weight */
+        near = agree_check(name, a) && near;
+        a.pass = SP_ATTENTION_DECODE, a.shape.T = 5, a.shape.S = 1100;
         near = agree_check(name, a) && near;
     }
     return near;
@@ -93,7 +95,6 @@ static bool check_spoiled(const char *name, agree_prepare prepare, double value,
 static void dead_values_matter_nowhere(void **state) {
     (void)state;
     assert_true(check_spoiled("NaN in dead values", spoil_dead_values, (double)NAN, NULL));
-    assert_true(check_spoiled("inf in dead values", spoil_dead_values, (double)INFINITY, NULL));
     assert_true(check_spoiled("-inf in dead values", spoil_dead_values, -(double)INFINITY, NULL));
 }
 

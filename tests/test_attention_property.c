@@ -67,12 +67,18 @@ static void check_all(attention_shape (*sample)(uint64_t seed, int64_t limit), s
 
 static void forward_and_backward_agree_with_the_definition(void **state) {
     (void)state;
-    check_all(sample_shape, SP_ATTENTION_FORWARD, 80);
+    check_all(sample_shape, SP_ATTENTION_FORWARD, 60);
+}
+
+static void decode_agrees_with_the_definition(void **state) {
+    (void)state;
+    check_all(sample_decode, SP_ATTENTION_DECODE, 40);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_and_backward_agree_with_the_definition),
+        cmocka_unit_test(decode_agrees_with_the_definition),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

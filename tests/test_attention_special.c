@@ -106,10 +106,10 @@ static void prepare_pattern(attention_case *c, const void *user) {
 static const attention_shape medium = {.B = 1,
                                        .T = 200,
                                        .S = 200,
-                                       .H = 2,
+                                       .H = 1,
                                        .Hkv = 1,
                                        .D = 16,
-                                       .Dv = 24,
+                                       .Dv = 8,
                                        .causal = true,
                                        .lambda = 1,
                                        .eps = SP_EPS_DEFAULT,
@@ -118,13 +118,15 @@ static const attention_shape medium = {.B = 1,
 
 static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16, SP_DTYPE_F16};
 
-/* Few queries that see all, all causal, and more queries than keys. */
+/* Few queries that see all, all causal, more queries than keys, and decode. */
 static bool check_shapes(const pattern *scores, attention_shape shape) {
     agree_case a = {.shape = shape, .prepare = prepare_pattern, .user = scores};
     bool near = agree_check(scores->name, a);
     a.shape.T = 5;
     near = agree_check(scores->name, a) && near;
     a.shape.T = 70, a.shape.S = 5;
+    near = agree_check(scores->name, a) && near;
+    a.pass = SP_ATTENTION_DECODE, a.shape.T = 2, a.shape.S = 200;
     return agree_check(scores->name, a) && near;
 }
 
