@@ -18,7 +18,7 @@ typedef struct agree_doubts {
     bool known;
     int64_t *zeros;    /* (B,H,T) how many of a row's */
     uint32_t *bits;    /* liveness words: blocks that hold one, or weights that underflow in float */
-    double query, key; /* what they may add to an element of dq, of dk */
+    double query, key; /* what they may add to an element of dq, of dk; in dq also the rounding of out in delta */
     double lse, out;   /* what the rounding of all scores may add to an element, where a denominator is small */
 } agree_doubts;
 
@@ -75,6 +75,11 @@ static inline void agree_close(agree_case *a) {
 
 /* ---- doubts ----------------------------------------------------------------------------------------------------- */
 
+/* One unit in the last place, relative to the number. */
+static inline double agree_ulp(sp_dtype dtype) {
+    return dtype == SP_DTYPE_BF16 ? 0x1p-7 : dtype == SP_DTYPE_F16 ? 0x1p-10 : 0x1p-22;
+}
+
 static inline double agree_size(const double *row, int64_t n) {
     double size = 0;
     for (int64_t i = 0; i < n; i++) size = fmax(size, fabs(row[i]));
@@ -89,22 +94,27 @@ static inline void agree_row(double *row, const sp_tensor *tensor, const sp_sequ
     for (int64_t d = 0; d < tensor->shape[3]; d++) row[d] = case_load(tensor, b, at, h, d);
 }
 
+/* One row, and what rounding may do to it. */
 typedef struct agree_rows {
     double *q, *k, *v, *out, *dout;
+    double delta;            /* error of delta = dout . out by the rounding of out */
+    double lse, move, query; /* of lse, of out, and by delta of dq */
 } agree_rows;
 
-/* Key j of the row that `rows` holds.  `lse` and `out` add up what rounding does to the row. */
+/* Key j of the row that `rows` holds. */
 static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64_t i, int64_t h, int64_t t, int64_t j,
-                               agree_rows *rows, double *lse, double *out) {
+                               agree_rows *rows) {
     const sp_attention *p = &a->truth.problem;
     int64_t D = p->q.shape[3], Dv = p->v.shape[3], index = sp_problem_lse_index(p, sequence, h, t);
     double scale = sp_problem_row_scale(p, sequence, h, t), s = 0, size = 0, g = 0, delta = 0;
     agree_row(rows->k, &p->k, sequence, true, j, sp_problem_key_head(p, h));
     agree_row(rows->v, &p->v, sequence, true, j, sp_problem_key_head(p, h));
     for (int64_t d = 0; d < D; d++) s += rows->q[d] * rows->k[d], size += fabs(rows->q[d] * rows->k[d]);
-    double moved = 0x1p-22 * fabs(scale) * size * exp(scale * s - 0.6931471805599453 * (double)p->lse[index]);
-    *lse += moved * 1.4426950408889634;
-    *out += moved * (agree_size(rows->v, Dv) + agree_size(rows->out, Dv));
+    double power = exp(scale * s - 0.6931471805599453 * (double)p->lse[index]); /* e^s / D */
+    double moved = 0x1p-22 * fabs(scale) * size * power;
+    rows->lse += moved * 1.4426950408889634;
+    rows->move += moved * (agree_size(rows->v, Dv) + agree_size(rows->out, Dv));
+    rows->query += rows->delta * power * fabs(scale) * agree_size(rows->k, D);
     bool doubtful = fabs(s) <= 0x1p-19 * size, tiny = s > 0 && scale * s < 0.6931 * ((double)p->lse[index] - 120);
     if (p->liveness && (doubtful || tiny)) {
         sp_liveness_shape shape = sp_problem_liveness_shape(p);
@@ -130,7 +140,8 @@ static inline const agree_doubts *agree_find_doubts(agree_case *a) {
     a->doubts.bits = calloc((size_t)a->truth.n_liveness + 1, sizeof *a->doubts.bits);
     double *memory = calloc((size_t)(2 * D + 3 * Dv), sizeof *memory);
     if (!a->doubts.zeros || !a->doubts.bits || !memory) abort();
-    agree_rows rows = {memory, memory + D, memory + 2 * D, memory + 2 * D + Dv, memory + 2 * D + 2 * Dv};
+    double *v = memory + 2 * D, by_delta = 0;
+    agree_rows rows = {.q = memory, .k = memory + D, .v = v, .out = v + Dv, .dout = v + 2 * Dv};
     for (int64_t i = 0; i < sp_problem_n_sequences(p); i++) {
         sp_sequence sequence = sp_problem_sequence(p, i);
         for (int64_t h = 0; h < p->q.shape[2]; h++)
@@ -139,23 +150,22 @@ static inline const agree_doubts *agree_find_doubts(agree_case *a) {
                 agree_row(rows.q, &p->q, &sequence, false, t, h);
                 agree_row(rows.out, &p->out, &sequence, false, t, h);
                 agree_row(rows.dout, &p->dout, &sequence, false, t, h);
-                double lse = 0, out = 0;
-                for (int64_t j = keys.first; j < keys.end; j++)
-                    agree_doubt(a, &sequence, i, h, t, j, &rows, &lse, &out);
-                a->doubts.lse = fmax(a->doubts.lse, lse);
-                a->doubts.out = fmax(a->doubts.out, out);
+                double squares = 0;
+                for (int64_t d = 0; d < Dv; d++) squares += rows.out[d] * rows.out[d] * rows.dout[d] * rows.dout[d];
+                rows.delta = 2 * agree_ulp(a->shape.dtype) * sqrt(squares);
+                rows.lse = rows.move = rows.query = 0;
+                for (int64_t j = keys.first; j < keys.end; j++) agree_doubt(a, &sequence, i, h, t, j, &rows);
+                a->doubts.lse = fmax(a->doubts.lse, rows.lse);
+                a->doubts.out = fmax(a->doubts.out, rows.move);
+                by_delta = fmax(by_delta, rows.query);
             }
     }
     free(memory);
+    a->doubts.query += by_delta;
     return &a->doubts;
 }
 
 /* ---- comparing -------------------------------------------------------------------------------------------------- */
-
-/* One unit in the last place, relative to the number. */
-static inline double agree_ulp(sp_dtype dtype) {
-    return dtype == SP_DTYPE_BF16 ? 0x1p-7 : dtype == SP_DTYPE_F16 ? 0x1p-10 : 0x1p-22;
-}
 
 /* The error of the plain loops; where they round to bf16, at least half a unit in the last place: all weights of an
  * array may happen to be rounded alike, or hardly at all. */
