@@ -59,6 +59,7 @@ static double matmul_gflops(const bench_run *run, sp_dtype dtype, int n_threads)
 }
 
 double bench_row_matmul(const bench_run *run, const bench_row *row) {
+    if (row->pass == SP_ATTENTION_DECODE) return 0;
     sp_dtype dtype = row->problem->shape.dtype == SP_DTYPE_BF16 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
     return matmul_gflops(run, dtype, row->n_threads);
 }
