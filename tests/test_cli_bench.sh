@@ -92,9 +92,10 @@ says err '"shape": no argument is expected'
     # counting: B 1, H 2, T 70, D 16, causal
     json 'abs(cases[0]["gflops"] * cases[0]["ms"] * 1e6 / (2 * 70 * 71 / 2 * 4 * 16) - 1) < 1e-6'
     json 'abs(cases[1]["gflops"] * cases[1]["ms"] * 1e6 / (2 * 70 * 71 / 2 * 10 * 16) - 1) < 1e-6'
-    if json 'len(d["matmul"]) > 0'; then
-        json 'd["matmul_gflops"] == [m["gflops"] for m in d["matmul"] if m["dtype"] == "bf16"][0]'
-    fi
+    json 'not d["matmul"] or d["matmul_gflops"] == [m["gflops"] for m in d["matmul"] if m["dtype"] == "bf16"][0]'
+    expect 0 bench attention --seconds 0 --dtype bf16 --head-dim 64 --length 300 --threads 2 --json
+    json 'd["forward_gflops"] > 0 and d["backward_gflops"] > 0 and d["decode_gb_per_s"] > 0'
+    json 'not d["matmul"] or d["matmul_gflops"] > 0 and abs(cases[0]["of_matmul"] * d["matmul_gflops"] / d["forward_gflops"] - 1) < 1e-6'
     expect 0 bench attention $small --dtype f32 --passes forward --attention softpick,softmax --json \
         --pattern dense,zeros=1,slabs=0.5
     json '"forward_gflops" not in d and len(cases) == 6'

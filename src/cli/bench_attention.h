@@ -33,14 +33,6 @@ typedef struct bench_run {
     int64_t n_problems, n_rows;
 } bench_run;
 
-/* Rates of a row by its least time; 0 if it did not run. */
-double bench_row_gflops(const bench_row *row);   /* all pairs that are seen */
-double bench_row_executed(const bench_row *row); /* GFLOP/s without what zeros let a variant leave out */
-double bench_row_gb_per_s(const bench_row *row); /* bytes that the pass must read and write */
-/* GFLOP/s of the product of the row's dtype (of f16: f32) with as many threads; 0 if there is none, and for
- * decode, which memory decides. */
-double bench_row_matmul(const bench_run *run, const bench_row *row);
-
 void bench_attention_print(const bench_run *run);
 SP_MUST_CHECK sp_status bench_attention_print_json(const bench_run *run);
 

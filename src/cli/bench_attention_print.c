@@ -10,6 +10,7 @@
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */
 
+/* In units of 10^9 a second, by the least time; 0 if the row did not run. */
 static double rate(const bench_row *row, double count) { return row->times.n ? 1e-9 * count / row->times.least : 0; }
 
 /* Multiplications and additions of the products, for each pair: forward S and O; backward S, dP, dQ, dK and dV. */
@@ -45,23 +46,25 @@ static double bytes_moved(const bench_row *row) {
     }
 }
 
-double bench_row_gflops(const bench_row *row) { return rate(row, operations(row)); }
-double bench_row_executed(const bench_row *row) { return rate(row, operations(row) - needless_operations(row)); }
-double bench_row_gb_per_s(const bench_row *row) { return rate(row, bytes_moved(row)); }
+static double row_gflops(const bench_row *row) { return rate(row, operations(row)); }
+static double row_executed(const bench_row *row) { return rate(row, operations(row) - needless_operations(row)); }
+static double row_gb_per_s(const bench_row *row) { return rate(row, bytes_moved(row)); }
 
 static double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
-static double matmul_gflops(const bench_run *run, sp_dtype dtype, int n_threads) {
+/* Rate of the product of the row's dtype (of f16: f32) with as many threads; 0 if there is none. */
+static double matmul_gflops(const bench_run *run, const bench_row *row) {
+    sp_dtype dtype = row->problem->shape.dtype == SP_DTYPE_BF16 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
     for (int i = 0; i < run->n_matmuls; i++)
-        if (run->matmuls[i].dtype == dtype && run->matmuls[i].n_threads == n_threads)
+        if (run->matmuls[i].dtype == dtype && run->matmuls[i].n_threads == row->n_threads)
             return bench_matmul_gflops(&run->matmuls[i]);
     return 0;
 }
 
-double bench_row_matmul(const bench_run *run, const bench_row *row) {
-    if (row->pass == SP_ATTENTION_DECODE) return 0;
-    sp_dtype dtype = row->problem->shape.dtype == SP_DTYPE_BF16 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
-    return matmul_gflops(run, dtype, row->n_threads);
+/* The row's rate in units of the product's; 0 if there is none, and for decode, which memory decides. */
+static double of_matmul(const bench_run *run, const bench_row *row) {
+    double matmul = row->pass == SP_ATTENTION_DECODE ? 0 : matmul_gflops(run, row);
+    return matmul > 0 ? row_gflops(row) / matmul : 0;
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
@@ -100,15 +103,14 @@ static void print_row(const bench_run *run, const bench_row *row) {
         printf("refused: %s\n", row->refusal);
         return;
     }
-    double gflops = bench_row_gflops(row), matmul = bench_row_matmul(run, row);
-    printf("%9.3f %9.3f %8.1f %8.1f ", 1e3 * row->times.least, 1e3 * bench_times_median(&row->times), gflops,
-           bench_row_executed(row));
-    if (matmul > 0)
-        printf("%6.2f", gflops / matmul);
+    double ratio = of_matmul(run, row);
+    printf("%9.3f %9.3f %8.1f %8.1f ", 1e3 * row->times.least, 1e3 * bench_times_median(&row->times), row_gflops(row),
+           row_executed(row));
+    if (ratio > 0)
+        printf("%6.2f", ratio);
     else
         printf("%6s", "-");
-    printf(" %7.2f %5.1f%% %5.1f%%\n", bench_row_gb_per_s(row),
-           100 * share(row->counts.dead_blocks, row->counts.blocks),
+    printf(" %7.2f %5.1f%% %5.1f%%\n", row_gb_per_s(row), 100 * share(row->counts.dead_blocks, row->counts.blocks),
            100 * share(row->counts.zero_pairs, row->counts.pairs));
 }
 
@@ -138,14 +140,13 @@ static json_t *describe_row(const bench_run *run, const bench_row *row) {
         json_object_set_new(json, "refused", json_string(row->refusal));
         return json;
     }
-    double matmul = bench_row_matmul(run, row);
+    double ratio = of_matmul(run, row);
     json_t *results =
         json_pack("{so so sI so so so so so so}", "ms", sp_json_number(1e3 * row->times.least), "ms_median",
                   sp_json_number(1e3 * bench_times_median(&row->times)), "calls", (json_int_t)row->times.n, "gflops",
-                  sp_json_number(bench_row_gflops(row)), "executed_gflops", sp_json_number(bench_row_executed(row)),
-                  "gb_per_s", sp_json_number(bench_row_gb_per_s(row)), "of_matmul",
-                  matmul > 0 ? sp_json_number(bench_row_gflops(row) / matmul) : json_null(), "dead_blocks",
-                  sp_json_number(share(row->counts.dead_blocks, row->counts.blocks)), "zeros",
+                  sp_json_number(row_gflops(row)), "executed_gflops", sp_json_number(row_executed(row)), "gb_per_s",
+                  sp_json_number(row_gb_per_s(row)), "of_matmul", ratio > 0 ? sp_json_number(ratio) : json_null(),
+                  "dead_blocks", sp_json_number(share(row->counts.dead_blocks, row->counts.blocks)), "zeros",
                   sp_json_number(share(row->counts.zero_pairs, row->counts.pairs)));
     json_object_update(json, results);
     json_decref(results);
@@ -188,17 +189,17 @@ static void describe_only_rows(json_t *json, const bench_run *run) {
             const char *name;
             double value;
         } values[] = {{"ms", 1e3 * row->times.least},
-                      {"gflops", bench_row_gflops(row)},
-                      {"executed_gflops", bench_row_executed(row)},
-                      {"gb_per_s", bench_row_gb_per_s(row)}};
+                      {"gflops", row_gflops(row)},
+                      {"executed_gflops", row_executed(row)},
+                      {"gb_per_s", row_gb_per_s(row)}};
         for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
             snprintf(key, sizeof key, "%s_%s", sp_attention_pass_name((sp_attention_pass)pass), values[i].name);
             json_object_set_new(json, key, sp_json_number(values[i].value));
         }
         last = row;
     }
-    if (last && bench_row_matmul(run, last) > 0)
-        json_object_set_new(json, "matmul_gflops", sp_json_number(bench_row_matmul(run, last)));
+    if (last && matmul_gflops(run, last) > 0)
+        json_object_set_new(json, "matmul_gflops", sp_json_number(matmul_gflops(run, last)));
 }
 
 sp_status bench_attention_print_json(const bench_run *run) {
