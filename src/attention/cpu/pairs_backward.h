@@ -19,13 +19,13 @@ enum {
 
 /* What is kept for each query of a head, 16 queries together: vectors of 16 floats. */
 typedef enum sp_pairs_row_constant {
-    SP_PAIRS_ROW_SCALE,    /* dot product to score in log2 units */
+    SP_PAIRS_ROW_SCALE, /* dot product to score in log2 units */
     SP_PAIRS_ROW_SHIFT, /* -lse; very low for a row without weights */
     SP_PAIRS_ROW_ONE,   /* 2^-lse */
-    SP_PAIRS_ROW_SLOPE,    /* dot product to score in natural units */
-    SP_PAIRS_ROW_LIVE,     /* slope * delta */
-    SP_PAIRS_ROW_DEAD,     /* slope * lambda * delta */
-    SP_PAIRS_ROW_WILD,      /* first float: not 0 if a number of these queries' q or dout is not finite */
+    SP_PAIRS_ROW_SLOPE, /* dot product to score in natural units */
+    SP_PAIRS_ROW_LIVE,  /* slope * delta */
+    SP_PAIRS_ROW_DEAD,  /* slope * lambda * delta */
+    SP_PAIRS_ROW_WILD,  /* first float: not 0 if a number of these queries' q or dout is not finite */
     SP_PAIRS_ROW_CONSTANTS
 } sp_pairs_row_constant;
 
@@ -41,14 +41,14 @@ typedef struct sp_pairs_keys {
     uint16_t *k_rows, *v_rows; /* [key/16][d/32] rows: left operands */
     uint16_t *k_columns;       /* [d/16][key/32] k transposed: left operand of dq' = k' ds' */
     float *dk, *dv;            /* [key/16][d/16] */
-    uint8_t *wild;              /* [key/32]: some number of k is not finite */
+    uint8_t *wild;             /* [key/32]: some number of k is not finite */
 } sp_pairs_keys;
 
 /* Scratch of one thread. */
 typedef struct sp_pairs_backward_scratch {
     sp_pairs_keys keys;
-    sp_pairs_queries queries; /* where chunks do not share them */
-    float *dq;                /* likewise: [query/32][d/16][2] of dq transposed, see pairs_backward.inc */
+    sp_pairs_queries queries;    /* where chunks do not share them */
+    float *dq;                   /* likewise: [query/32][d/16][2] of dq transposed, see pairs_backward.inc */
     uint16_t *weight, *gradient; /* [key/16][query/32] rows of a slab against a block of queries: left operands */
     uint16_t *gradient_pairs;    /* [query/16][key/32] pairs along keys: right operand */
 } sp_pairs_backward_scratch;
@@ -62,8 +62,8 @@ typedef struct sp_pairs_backward_item {
 
 /* Queries of one head that are packed, and whose dq is stored, together. */
 typedef struct sp_pairs_backward_part {
-    int64_t sequence, first;  /* first query */
-    int64_t row;              /* of the sequence's first query among all padded rows */
+    int64_t sequence, first; /* first query */
+    int64_t row;             /* of the sequence's first query among all padded rows */
 } sp_pairs_backward_part;
 
 typedef struct sp_pairs_backward {
