@@ -18,7 +18,7 @@ typedef struct agree_doubts {
     bool known;
     int64_t *zeros;    /* (B,H,T) how many of a row's */
     uint32_t *bits;    /* liveness words: blocks that hold one, or weights that underflow in float */
-    double query, key; /* what they may add to an element of dq, of dk; in dq also the rounding of out in delta */
+    double query, key; /* what they, and the rounding of out in delta, may add to an element of dq, of dk */
     double lse, out;   /* what the rounding of all scores may add to an element, where a denominator is small */
 } agree_doubts;
 
@@ -100,6 +100,7 @@ typedef struct agree_rows {
     double *q, *k, *v, *out, *dout;
     double delta;            /* error of delta = dout . out by the rounding of out */
     double lse, move, query; /* of lse, of out, and by delta of dq */
+    double *key;             /* (S) by delta of the rows of dk, summed over the queries */
 } agree_rows;
 
 /* Key j of the row that `rows` holds. */
@@ -116,6 +117,7 @@ static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64
     rows->lse += moved * 1.4426950408889634;
     rows->move += moved * (agree_size(rows->v, Dv) + agree_size(rows->out, Dv));
     rows->query += rows->delta * power * fabs(scale) * agree_size(rows->k, D);
+    rows->key[j] += rows->delta * power * fabs(scale) * agree_size(rows->q, D);
     bool doubtful = fabs(s) <= 0x1p-19 * size, tiny = s > 0 && scale * s < 0.6931 * ((double)p->lse[index] - 120);
     if (p->liveness && (doubtful || tiny)) {
         sp_liveness_shape shape = sp_problem_liveness_shape(p);
@@ -135,17 +137,18 @@ static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64
 static inline const agree_doubts *agree_find_doubts(agree_case *a) {
     const sp_attention *p = &a->truth.problem;
     if (a->doubts.known) return &a->doubts;
-    int64_t D = p->q.shape[3], Dv = p->v.shape[3];
+    int64_t D = p->q.shape[3], Dv = p->v.shape[3], S = p->k.shape[1], group = p->q.shape[2] / p->k.shape[2];
     a->doubts.known = true;
     a->doubts.zeros = calloc((size_t)a->truth.n_lse + 1, sizeof *a->doubts.zeros);
     a->doubts.bits = calloc((size_t)a->truth.n_liveness + 1, sizeof *a->doubts.bits);
-    double *memory = calloc((size_t)(2 * D + 3 * Dv), sizeof *memory);
+    double *memory = calloc((size_t)(2 * D + 3 * Dv + S), sizeof *memory);
     if (!a->doubts.zeros || !a->doubts.bits || !memory) abort();
-    double *v = memory + 2 * D, by_delta = 0;
-    agree_rows rows = {.q = memory, .k = memory + D, .v = v, .out = v + Dv, .dout = v + 2 * Dv};
+    double *v = memory + 2 * D, query = 0, key = 0;
+    agree_rows rows = {.q = memory, .k = memory + D, .v = v, .out = v + Dv, .dout = v + 2 * Dv, .key = v + 3 * Dv};
     for (int64_t i = 0; i < sp_problem_n_sequences(p); i++) {
         sp_sequence sequence = sp_problem_sequence(p, i);
-        for (int64_t h = 0; h < p->q.shape[2]; h++)
+        for (int64_t h = 0; h < p->q.shape[2]; h++) {
+            if (h % group == 0) memset(rows.key, 0, (size_t)S * sizeof *rows.key);
             for (int64_t t = 0; t < sequence.n_q; t++) {
                 sp_key_range keys = sp_problem_visible(p, &sequence, t);
                 agree_row(rows.q, &p->q, &sequence, false, t, h);
@@ -158,11 +161,14 @@ static inline const agree_doubts *agree_find_doubts(agree_case *a) {
                 for (int64_t j = keys.first; j < keys.end; j++) agree_doubt(a, &sequence, i, h, t, j, &rows);
                 a->doubts.lse = fmax(a->doubts.lse, rows.lse);
                 a->doubts.out = fmax(a->doubts.out, rows.move);
-                by_delta = fmax(by_delta, rows.query);
+                query = fmax(query, rows.query);
             }
+            key = fmax(key, agree_size(rows.key, S));
+        }
     }
     free(memory);
-    a->doubts.query += by_delta;
+    a->doubts.query += query;
+    a->doubts.key += key;
     return &a->doubts;
 }
 
