@@ -3,6 +3,7 @@
 # Usage: test_cli_bench.sh TOOL
 set -u
 tool=$1
+bench=$(cd "$(dirname "$0")/../bench" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -109,6 +110,27 @@ says err '"shape": no argument is expected'
     json 'len(cases) == 2 and cases[1]["length"] == 1 and cases[1]["key_length"] == 100'
     json 'd["decode_gb_per_s"] > 0 and d["read"][0]["gb_per_s"] > 0'
 }
+
+# the table of two programs: a peer that takes three times as long
+mkdir both
+# shellcheck disable=SC2086
+expect 0 bench attention $small --dtype f32 --passes forward --attention softpick,softmax --json
+cp out both/ours-1.json
+python3 -c 'import json
+d = json.load(open("out"))
+longer = 3 * d["cases"][0]["ms"]
+for c in d["cases"]: c["ms"] = longer
+json.dump(d, open("both/peer-1.json", "w"))'
+last="attention_table.py"
+python3 "$bench/peers/attention_table.py" both >out 2>err || wrong "exit code $?"
+[ "$(grep -c '  3.00    3.00$' out)" = 1 ] || wrong "not one row with the ratios 3.00 and 3.00"
+rm both/peer-1.json
+python3 "$bench/peers/attention_table.py" both >out 2>err || wrong "exit code $?"
+says out "no PyTorch"
+last="attention_cpu.sh nowhere"
+"$bench/attention_cpu.sh" nowhere >out 2>err
+[ $? = 2 ] || wrong "exit code is not 2"
+says err "nowhere/softpick: there is no such program"
 
 [ "$failures" = 0 ] || exit 1
 echo "softpick bench: all as it should be"
