@@ -108,6 +108,9 @@ says err '"shape": no argument is expected'
     json 'cases[0]["executed_gflops"] == cases[0]["gflops"] and cases[0]["dead_blocks"] == 1'
     expect 0 bench attention $small --dtype f32 --passes forward,decode --key-length 100 --json
     json 'len(cases) == 2 and cases[1]["length"] == 1 and cases[1]["key_length"] == 100'
+    expect 0 bench attention $small --dtype f32 --passes decode --key-length 1000 --page-size 64 --kv-heads 1 --queries 3 \
+        --pattern keys=0 --json
+    json 'len(cases) == 1 and cases[0]["page_size"] == 64 and cases[0]["length"] == 3 and cases[0]["zeros"] == 1'
     json 'd["decode_gb_per_s"] > 0 and d["read"][0]["gb_per_s"] > 0'
 }
 

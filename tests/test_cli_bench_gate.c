@@ -130,8 +130,8 @@ static void every_pass_that_runs_here_goes_through_the_gate(void **state) {
     for (int pass = 0; pass < SP_ATTENTION_PASS_COUNT; pass++) {
         bench_problem p;
         assert_int_equal(bench_problem_open(&p, &shape, 1), SP_OK);
-        bench_options_apply(&p.problem, &options, (sp_attention_pass)pass);
-        sp_status status = sp_attention_choose(&p.problem, (sp_attention_pass)pass, &name);
+        sp_attention problem = bench_problem_of(&p, &options, (sp_attention_pass)pass);
+        sp_status status = sp_attention_choose(&problem, (sp_attention_pass)pass, &name);
         bench_problem_close(&p);
         if (status == SP_UNSUPPORTED) continue;
         assert_int_equal(status, SP_OK);
@@ -142,6 +142,28 @@ static void every_pass_that_runs_here_goes_through_the_gate(void **state) {
                          sp_normalizer_name((sp_normalizer)i), sp_last_message());
         }
     }
+}
+
+static void pages_hold_every_key_once(void **state) {
+    (void)state;
+    bench_problem p;
+    sp_attention options;
+    sp_attention_init(&options);
+    bench_shape shape = make_shape(1, 130, SP_DTYPE_BF16, BENCH_KEYS, 0.3);
+    shape.page_size = 48; /* 3 pages, the last not full */
+    assert_int_equal(bench_problem_open(&p, &shape, 1), SP_OK);
+    sp_attention problem = bench_problem_of(&p, &options, SP_ATTENTION_DECODE);
+    assert_true(problem.k.shape[0] == 6 && problem.k.shape[1] == 48 && problem.pages_per_sequence == 3);
+    int seen[6] = {0};
+    for (int i = 0; i < 6; i++) {
+        assert_true(problem.page_table[i] / 3 == i / 3);
+        seen[problem.page_table[i]]++;
+    }
+    for (int i = 0; i < 6; i++) assert_int_equal(seen[i], 1);
+    assert_int_equal(problem.key_lengths[1], 130);
+    assert_null(bench_problem_of(&p, &options, SP_ATTENTION_FORWARD).page_table);
+    bench_problem_close(&p);
+    assert_int_equal(bench_gate(&shape, &options, SP_ATTENTION_DECODE, 2, 5), SP_OK);
 }
 
 static bench_counts count(const bench_shape *shape, bool causal) {
@@ -254,6 +276,7 @@ int main(void) {
         cmocka_unit_test(gate_compares_row_numbers),
         cmocka_unit_test(gate_compares_liveness),
         cmocka_unit_test(every_pass_that_runs_here_goes_through_the_gate),
+        cmocka_unit_test(pages_hold_every_key_once),
         cmocka_unit_test(pairs_are_those_that_are_seen),
         cmocka_unit_test(patterns_have_the_zeros_that_they_say),
         cmocka_unit_test(dead_blocks_are_zeros_alone),

@@ -24,7 +24,7 @@ typedef struct list {
 } list;
 
 typedef struct attention_options {
-    int64_t B, H, Hkv, Dv, S, n_queries, window; /* Hkv, Dv, S 0: by the others */
+    int64_t B, H, Hkv, Dv, S, n_queries, page_size, window; /* Hkv, Dv, S 0: by the others */
     double lambda, seconds;
     bool full, compute_dead, json;
     list D, T, dtypes, passes, normalizers, patterns, threads, variants;
@@ -44,6 +44,7 @@ enum {
     KEY_LENGTH,
     KEY_KEY_LENGTH,
     KEY_QUERIES,
+    KEY_PAGE_SIZE,
     KEY_NO_CAUSAL,
     KEY_WINDOW,
     KEY_ATTENTION,
@@ -69,6 +70,7 @@ static const struct argp_option options[] = {
     {"length", KEY_LENGTH, "LIST", 0, "queries of forward and backward (default 2048)", 1},
     {"key-length", KEY_KEY_LENGTH, "N", 0, "keys (default: as many as queries; of decode 65536)", 1},
     {"queries", KEY_QUERIES, "N", 0, "queries of decode (default 1)", 1},
+    {"page-size", KEY_PAGE_SIZE, "N", 0, "decode from pages of N keys in random order (default: one after another)", 1},
     {"no-causal", KEY_NO_CAUSAL, NULL, 0, "every query sees every key", 1},
     {"window", KEY_WINDOW, "N", 0, "keys that a query sees at most (default: all)", 1},
     {"dtype", KEY_DTYPE, "LIST", 0, "of f32, bf16, f16, or all (default f32,bf16)", 1},
@@ -191,6 +193,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case KEY_VALUE_DIM: o->Dv = cli_count(state, "--value-dim", text, 1, 4096); break;
     case KEY_KEY_LENGTH: o->S = cli_count(state, "--key-length", text, 1, 1 << 24); break;
     case KEY_QUERIES: o->n_queries = cli_count(state, "--queries", text, 1, 1 << 10); break;
+    case KEY_PAGE_SIZE: o->page_size = cli_count(state, "--page-size", text, 1, 1 << 20); break;
     case KEY_NO_CAUSAL: o->full = true; break;
     case KEY_WINDOW: o->window = cli_count(state, "--window", text, 1, 1 << 24); break;
     case KEY_LAMBDA: o->lambda = cli_number(state, "--lambda", text, 0, 1e6); break;
@@ -217,7 +220,8 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
 
 static bool same_tensors(const bench_shape *a, const bench_shape *b) {
     return a->T == b->T && a->S == b->S && a->D == b->D && a->Dv == b->Dv && a->dtype == b->dtype &&
-           a->pattern.kind == b->pattern.kind && a->pattern.share == b->pattern.share && a->gradients == b->gradients;
+           a->page_size == b->page_size && a->pattern.kind == b->pattern.kind && a->pattern.share == b->pattern.share &&
+           a->gradients == b->gradients;
 }
 
 static sp_status find_problem(bench_problem **out, bench_run *run, const bench_shape *shape, uint64_t seed) {
@@ -274,6 +278,7 @@ static bench_shape shape_of(const attention_options *o, const choice *c) {
                          .dtype = (sp_dtype)o->dtypes.at[c->dtype],
                          .pattern = o->pattern_at[c->pattern],
                          .gradients = !decode && list_has(&o->passes, SP_ATTENTION_BACKWARD),
+                         .page_size = decode ? o->page_size : 0,
                          .n_caches = 1};
     shape.S = o->S ? o->S : decode ? DECODE_KEYS : shape.T;
     shape.Dv = o->Dv ? o->Dv : shape.D;
@@ -290,11 +295,8 @@ static void force_variant(const char *name) {
         unsetenv("SP_ATTENTION");
 }
 
-/* The row's problem with its options: what the library sees. */
 static sp_attention problem_of(const bench_row *row) {
-    sp_attention problem = row->problem->problem;
-    bench_options_apply(&problem, &row->options, row->pass);
-    return problem;
+    return bench_problem_of(row->problem, &row->options, row->pass);
 }
 
 /* Names the variant, or keeps its reason for refusing.  Backward needs forward as well. */
@@ -341,6 +343,7 @@ static sp_status open_rows(bench_run *run, const attention_options *o) {
         SP_TRY(open_row(&run->rows[run->n_rows++], run, o, &c));
     }
     run->shape = run->rows[0].problem->shape;
+    run->page_size = o->page_size;
     return SP_OK;
 }
 
@@ -405,7 +408,8 @@ static sp_status count_rows(bench_run *run) {
         bench_row *row = &run->rows[i];
         bool as_before =
             i > 0 && row->problem == row[-1].problem && row->options.normalizer == row[-1].options.normalizer;
-        sp_attention problem = problem_of(row);
+        /* as forward sees it, which can count; the order of pages does not matter */
+        sp_attention problem = bench_problem_of(row->problem, &row->options, SP_ATTENTION_FORWARD);
         if (as_before)
             row->counts = row[-1].counts;
         else

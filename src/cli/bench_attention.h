@@ -23,6 +23,7 @@ enum { BENCH_SCALES = 32 };
 
 typedef struct bench_run {
     bench_shape shape; /* what all rows share; T, S, D, dtype and pattern are those of the first */
+    int64_t page_size; /* of decode, 0: no pages */
     double fma_gflops;
     const char *matmul_name;
     bench_matmul matmuls[BENCH_SCALES];

@@ -87,6 +87,7 @@ static void print_mask(const bench_run *run) {
     printf("batch %" PRId64 ", heads %" PRId64 "/%" PRId64 ", %s", s->B, s->H, s->Hkv,
            options->causal ? "causal" : "every key seen");
     if (options->window) printf(", window %" PRId64, options->window);
+    if (run->page_size) printf(", decode from pages of %" PRId64 " keys", run->page_size);
     if (options->lambda != 1) printf(", lambda %g", (double)options->lambda);
     puts(options->compute_dead ? ", zeros computed" : "");
 }
@@ -129,13 +130,14 @@ static json_t *describe_row(const bench_run *run, const bench_row *row) {
     const sp_attention *options = &row->options;
     char pattern[32];
     bench_pattern_format(pattern, sizeof pattern, s->pattern);
-    json_t *json = json_pack(
-        "{ss ss ss sI sI sI sI sI sI sI sb sI so ss sb si ss?}", "pass", sp_attention_pass_name(row->pass), "dtype",
-        sp_dtype_name(s->dtype), "attention", sp_normalizer_name(options->normalizer), "batch", (json_int_t)s->B,
-        "heads", (json_int_t)s->H, "kv_heads", (json_int_t)s->Hkv, "head_dim", (json_int_t)s->D, "value_dim",
-        (json_int_t)s->Dv, "length", (json_int_t)s->T, "key_length", (json_int_t)s->S, "causal", options->causal,
-        "window", (json_int_t)options->window, "lambda", sp_json_number((double)options->lambda), "pattern", pattern,
-        "compute_dead", options->compute_dead, "threads", row->n_threads, "variant", row->variant);
+    json_t *json =
+        json_pack("{ss ss ss sI sI sI sI sI sI sI sI sb sI so ss sb si ss?}", "pass", sp_attention_pass_name(row->pass),
+                  "dtype", sp_dtype_name(s->dtype), "attention", sp_normalizer_name(options->normalizer), "batch",
+                  (json_int_t)s->B, "heads", (json_int_t)s->H, "kv_heads", (json_int_t)s->Hkv, "head_dim",
+                  (json_int_t)s->D, "value_dim", (json_int_t)s->Dv, "length", (json_int_t)s->T, "key_length",
+                  (json_int_t)s->S, "page_size", (json_int_t)s->page_size, "causal", options->causal, "window",
+                  (json_int_t)options->window, "lambda", sp_json_number((double)options->lambda), "pattern", pattern,
+                  "compute_dead", options->compute_dead, "threads", row->n_threads, "variant", row->variant);
     if (!row->variant) {
         json_object_set_new(json, "refused", json_string(row->refusal));
         return json;

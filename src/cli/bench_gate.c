@@ -128,18 +128,17 @@ sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_a
                      uint64_t seed) {
     sp_status status = SP_OK;
     bench_shape small = smaller(shape, pass);
-    bench_problem truth = {0}, ours = {0};
-    SP_TRY_OR_DONE(bench_problem_open(&truth, &small, seed));
-    SP_TRY_OR_DONE(bench_problem_open(&ours, &small, seed));
-    bench_options_apply(&truth.problem, options, pass);
-    truth.problem.window = at_most(options->window, 70); /* it is to cut the smaller problem too */
-    bench_options_apply(&ours.problem, &truth.problem, pass);
-    SP_TRY_OR_DONE(define(&truth.problem, pass));
-    if (pass == SP_ATTENTION_BACKWARD) SP_TRY_OR_DONE(call_poisoned(&ours.problem, SP_ATTENTION_FORWARD, n_threads));
-    SP_TRY_OR_DONE(call_poisoned(&ours.problem, pass, n_threads));
-    SP_TRY_OR_DONE(compare_all(&truth.problem, &ours.problem, pass));
+    bench_problem memory[2] = {0};
+    sp_attention small_options = *options;
+    for (int i = 0; i < 2; i++) SP_TRY_OR_DONE(bench_problem_open(&memory[i], &small, seed));
+    small_options.window = at_most(options->window, 70); /* it is to cut the smaller problem too */
+    sp_attention truth = bench_problem_of(&memory[0], &small_options, pass);
+    sp_attention ours = bench_problem_of(&memory[1], &small_options, pass);
+    SP_TRY_OR_DONE(define(&truth, pass));
+    if (pass == SP_ATTENTION_BACKWARD) SP_TRY_OR_DONE(call_poisoned(&ours, SP_ATTENTION_FORWARD, n_threads));
+    SP_TRY_OR_DONE(call_poisoned(&ours, pass, n_threads));
+    SP_TRY_OR_DONE(compare_all(&truth, &ours, pass));
 done:
-    bench_problem_close(&truth);
-    bench_problem_close(&ours);
+    for (int i = 0; i < 2; i++) bench_problem_close(&memory[i]);
     return status;
 }

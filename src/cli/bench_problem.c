@@ -1,6 +1,6 @@
 /* Memory and numbers of a problem to be timed.
  *
- *   memory   | q | dout | sink | out dq dk dv dsink lse liveness | k v | k v | ...        outputs in the middle
+ *   memory   | q | dout | sink | pages | out dq dk dv dsink lse liveness | k v | k v | ...        outputs in the middle
  *
  * A pattern takes a few of the D channels for itself and leaves the others normal.  With a the product of one such
  * channel of query and key, times the scale: dead slabs and keys get a = -DEPTH on top of scores of deviation 1, which
@@ -47,7 +47,7 @@ void bench_pattern_format(char *text, size_t n_bytes, bench_pattern pattern) {
 
 /* ---- numbers ---------------------------------------------------------------------------------------------------- */
 
-enum { STREAM_Q = 1, STREAM_K, STREAM_V, STREAM_DOUT, STREAM_SINK, STREAM_DEAD };
+enum { STREAM_Q = 1, STREAM_K, STREAM_V, STREAM_DOUT, STREAM_SINK, STREAM_DEAD, STREAM_PAGES };
 static const double DEPTH = 10;
 
 static void store(char *row, sp_dtype dtype, int64_t i, float value) {
@@ -130,15 +130,34 @@ static void apply_pattern(bench_problem *p, uint64_t seed) {
     }
 }
 
-void bench_options_apply(sp_attention *problem, const sp_attention *options, sp_attention_pass pass) {
-    problem->normalizer = options->normalizer;
-    problem->lambda = options->lambda;
-    problem->eps = options->eps;
-    problem->causal = options->causal;
-    problem->window = options->window;
-    problem->compute_dead = options->compute_dead;
-    if (options->normalizer != SP_NORMALIZER_SOFTMAX_SINK) problem->dsink = NULL;
-    if (pass == SP_ATTENTION_DECODE) problem->liveness = NULL;
+/* ---- views ------------------------------------------------------------------------------------------------------ */
+
+static int64_t n_pages(const bench_shape *s) { return (s->S + s->page_size - 1) / s->page_size; }
+
+/* The same memory as pages: (B,S,Hkv,D) to (B n_pages, page_size, Hkv, D). */
+static sp_tensor paged(const sp_tensor *tensor, const bench_shape *s) {
+    const int64_t shape[] = {s->B * n_pages(s), s->page_size, tensor->shape[2], tensor->shape[3]};
+    return sp_tensor_view(tensor->data, tensor->dtype, 4, shape);
+}
+
+sp_attention bench_problem_of(const bench_problem *p, const sp_attention *options, sp_attention_pass pass) {
+    sp_attention problem = p->problem;
+    problem.normalizer = options->normalizer;
+    problem.lambda = options->lambda;
+    problem.eps = options->eps;
+    problem.causal = options->causal;
+    problem.window = options->window;
+    problem.compute_dead = options->compute_dead;
+    if (options->normalizer != SP_NORMALIZER_SOFTMAX_SINK) problem.dsink = NULL;
+    if (pass != SP_ATTENTION_DECODE) return problem;
+    problem.liveness = NULL;
+    if (!p->page_table) return problem;
+    problem.k = paged(&problem.k, &p->shape);
+    problem.v = paged(&problem.v, &p->shape);
+    problem.page_table = p->page_table;
+    problem.pages_per_sequence = n_pages(&p->shape);
+    problem.key_lengths = p->key_lengths;
+    return problem;
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -156,9 +175,12 @@ static sp_tensor take_tensor(char *base, int64_t *used, sp_dtype dtype, int64_t 
     return tensor;
 }
 
+/* Rows of k and v for each sequence: whole pages. */
+static int64_t key_rows(const bench_shape *s) { return s->page_size ? n_pages(s) * s->page_size : s->S; }
+
 /* Bytes of one k and v. */
 static int64_t cache_bytes(const bench_shape *s) {
-    int64_t rows = s->B * s->S * s->Hkv * sp_dtype_bytes(s->dtype);
+    int64_t rows = s->B * key_rows(s) * s->Hkv * sp_dtype_bytes(s->dtype);
     return sp_round_up(rows * s->D, SP_ALIGNMENT) + sp_round_up(rows * s->Dv, SP_ALIGNMENT);
 }
 
@@ -176,6 +198,10 @@ static int64_t carve(bench_problem *p, char *base) {
     a->q = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->D);
     if (s->gradients) a->dout = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->Dv);
     a->sink = p->sink = take(base, &used, s->H * four);
+    if (s->page_size) {
+        p->page_table = take(base, &used, s->B * n_pages(s) * (int64_t)sizeof *p->page_table);
+        p->key_lengths = take(base, &used, s->B * (int64_t)sizeof *p->key_lengths);
+    }
     int64_t outputs = used;
     a->out = take_tensor(base, &used, s->dtype, s->B, s->T, s->H, s->Dv);
     if (s->gradients) {
@@ -188,9 +214,20 @@ static int64_t carve(bench_problem *p, char *base) {
     a->liveness = take(base, &used, liveness_words(s) * (int64_t)sizeof *a->liveness);
     p->outputs = base ? base + outputs : NULL;
     p->output_bytes = used - outputs;
-    a->k = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->D);
-    a->v = take_tensor(base, &used, s->dtype, s->B, s->S, s->Hkv, s->Dv);
+    a->k = take_tensor(base, &used, s->dtype, s->B, key_rows(s), s->Hkv, s->D);
+    a->v = take_tensor(base, &used, s->dtype, s->B, key_rows(s), s->Hkv, s->Dv);
     return used + (s->n_caches - 1) * cache_bytes(s);
+}
+
+static void draw_pages(bench_problem *p, uint64_t seed) {
+    const bench_shape *s = &p->shape;
+    for (int64_t b = 0; b < s->B; b++) {
+        p->key_lengths[b] = s->S;
+        for (int64_t i = 0; i < n_pages(s); i++) {
+            uint64_t page = sp_random_permuted(seed, STREAM_PAGES, (uint64_t)i, (uint64_t)n_pages(s));
+            p->page_table[b * n_pages(s) + i] = b * n_pages(s) + (int64_t)page;
+        }
+    }
 }
 
 sp_status bench_problem_open(bench_problem *p, const bench_shape *shape, uint64_t seed) {
@@ -203,6 +240,8 @@ sp_status bench_problem_open(bench_problem *p, const bench_shape *shape, uint64_
     fill(&p->problem.q, seed, STREAM_Q);
     fill(&p->problem.k, seed, STREAM_K);
     fill(&p->problem.v, seed, STREAM_V);
+    p->problem.k.shape[1] = p->problem.v.shape[1] = shape->S;
+    if (shape->page_size) draw_pages(p, seed);
     if (shape->gradients) fill(&p->problem.dout, seed, STREAM_DOUT);
     for (int64_t h = 0; h < shape->H; h++) p->sink[h] = draw(seed, STREAM_SINK, (uint64_t)h);
     apply_pattern(p, seed);

@@ -31,8 +31,9 @@ typedef struct bench_shape {
     int64_t B, T, S, H, Hkv, D, Dv;
     sp_dtype dtype;
     bench_pattern pattern;
-    bool gradients;   /* with the tensors of backward */
-    int64_t n_caches; /* as many k and v, to be used in turn: together larger than the processor's own memory */
+    bool gradients;    /* with the tensors of backward */
+    int64_t page_size; /* of decode: keys and values in pages of so many keys, in random order; 0: one after another */
+    int64_t n_caches;  /* as many k and v, to be used in turn: together larger than the processor's own memory */
 } bench_shape;
 
 typedef struct bench_problem {
@@ -40,16 +41,17 @@ typedef struct bench_problem {
     sp_attention problem; /* contiguous tensors, lse and liveness words; no statistics */
     char *memory;
     float *sink;
-    char *outputs; /* everything that a pass writes lies together */
+    int64_t *page_table, *key_lengths; /* NULL without pages */
+    char *outputs;                     /* everything that a pass writes lies together */
     int64_t output_bytes;
     int64_t cache;
 } bench_problem;
 
 SP_MUST_CHECK sp_status bench_problem_open(bench_problem *out, const bench_shape *shape, uint64_t seed);
 void bench_problem_close(bench_problem *problem);
-/* Gives a problem the normalizer, lambda, mask and compute_dead of `options`, and takes from it what it then, or in this
- * pass, must not have. */
-void bench_options_apply(sp_attention *problem, const sp_attention *options, sp_attention_pass pass);
+/* What the library sees in this pass: normalizer, lambda, mask and compute_dead are those of `options`; what the pass or
+ * the normalizer does not take is left out; keys and values of decode lie in pages if the shape says so. */
+sp_attention bench_problem_of(const bench_problem *problem, const sp_attention *options, sp_attention_pass pass);
 /* Outputs become NaN; dsink, which is added to, 0. */
 void bench_problem_poison(bench_problem *problem);
 /* Goes on to the next k and v. */
