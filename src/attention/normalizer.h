@@ -104,8 +104,8 @@ static inline void split_power(v t, v shift, v *power, v *fraction) {
     *power = v_power(v_sub(n, shift));
 }
 
-/* 0 for a score that has no weight, but NaN for NaN, which must show in its row. */
-static inline v no_weight(v t) { return v_add(v_mul(t, v_set(0)), v_set(0)); }
+/* Scores without weight in the softpick family.  NaN is not one: it must show in its row. */
+static inline v_mask is_dead(v t) { return v_at_most(t, v_set(0)); }
 
 /* `unit` is v_power(-c).  Returns the numerator; *term is the denominator's. */
 static inline v rule_weigh(const rule_kind rule, v t, v shift, v unit, v minus_lambda, v *term) {
@@ -117,7 +117,7 @@ static inline v rule_weigh(const rule_kind rule, v t, v shift, v unit, v minus_l
         return v_max(y, v_set(0));
     }
     v e = v_fma(power, fraction, power);
-    if (rule == RULE_RECTIFIED) e = v_select(v_greater(t, v_set(0)), e, no_weight(t));
+    if (rule == RULE_RECTIFIED) e = v_select(is_dead(t), v_set(0), e);
     *term = e;
     return e;
 }
@@ -151,13 +151,12 @@ static inline v rule_differentiate(const rule_kind rule, v t, v g, const row_gra
         *gradient = v_mul(e, live);
         return v_mul(factor, e);
     }
-    v_mask positive = v_greater(t, v_set(0));
+    v_mask dead = is_dead(t);
     if (rule == RULE_RECTIFIED) {
-        e = v_select(positive, e, no_weight(t));
-        *gradient = v_select(positive, v_mul(e, live), no_weight(t));
-        return v_mul(factor, e);
+        *gradient = v_select(dead, v_set(0), v_mul(e, live));
+        return v_select(dead, v_set(0), v_mul(factor, e));
     }
-    *gradient = v_mul(e, v_select(positive, live, v_set(row->dead)));
+    *gradient = v_mul(e, v_select(dead, v_set(row->dead), live));
     v y = v_fma(power, fraction, v_sub(power, v_set(row->unit)));
-    return v_mul(factor, v_select(positive, y, v_set(0)));
+    return v_select(dead, v_set(0), v_mul(factor, y));
 }

@@ -25,6 +25,6 @@
 #pragma clang attribute pop
 #endif
 
-const sp_cpu_body sp_cpu_body_avx2 = {forward, backward, rows};
+const sp_cpu_body sp_cpu_body_avx2 = SP_CPU_BODY;
 const sp_decode_body sp_decode_body_avx2 = {decode_partial, decode_merge};
 #endif

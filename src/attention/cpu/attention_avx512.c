@@ -26,6 +26,6 @@
 #pragma clang attribute pop
 #endif
 
-const sp_cpu_body sp_cpu_body_avx512 = {forward, backward, rows};
+const sp_cpu_body sp_cpu_body_avx512 = SP_CPU_BODY;
 const sp_decode_body sp_decode_body_avx512 = {decode_partial, decode_merge};
 #endif

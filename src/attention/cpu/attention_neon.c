@@ -11,6 +11,6 @@
 #include "attention/cpu/attention_cpu.inc"
 #include "attention/cpu/decode.inc"
 
-const sp_cpu_body sp_cpu_body_neon = {forward, backward, rows};
+const sp_cpu_body sp_cpu_body_neon = SP_CPU_BODY;
 const sp_decode_body sp_decode_body_neon = {decode_partial, decode_merge};
 #endif

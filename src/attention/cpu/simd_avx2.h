@@ -10,7 +10,7 @@ enum {
     TILE_ROWS = 4, /* 4 x 3 accumulators, 3 vectors, 1 broadcast: the 16 registers */
     TILE_VECTORS = 3,
     LIVE_VECTORS = 8,
-    LIVE_PERCENT = 40,
+    LIVE_PERCENT = 60,
 };
 
 static inline v v_set(float x) { return _mm256_set1_ps(x); }
@@ -23,6 +23,7 @@ static inline v v_fma(v a, v b, v c) { return _mm256_fmadd_ps(a, b, c); }
 static inline v v_max(v a, v b) { return _mm256_max_ps(a, b); }
 
 static inline v_mask v_greater(v a, v b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+static inline v_mask v_at_most(v a, v b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 static inline v v_select(v_mask mask, v yes, v no) { return _mm256_blendv_ps(no, yes, mask); }
 static inline bool v_any(v_mask mask) { return _mm256_movemask_ps(mask) != 0; }
 static inline uint32_t v_bits(v_mask mask) { return (uint32_t)_mm256_movemask_ps(mask); }

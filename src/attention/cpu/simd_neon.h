@@ -31,6 +31,7 @@ static inline v v_mul(v a, v b) { return vmulq_f32(a, b); }
 static inline v v_fma(v a, v b, v c) { return vfmaq_f32(c, a, b); }
 
 static inline v_mask v_greater(v a, v b) { return vcgtq_f32(a, b); }
+static inline v_mask v_at_most(v a, v b) { return vcleq_f32(a, b); }
 static inline v v_select(v_mask mask, v yes, v no) { return vbslq_f32(mask, yes, no); }
 static inline bool v_any(v_mask mask) { return vmaxvq_u32(mask) != 0; }
 static inline uint32_t v_bits(v_mask mask) { return vaddvq_u32(vandq_u32(mask, (v_mask){1, 2, 4, 8})); }

@@ -15,8 +15,8 @@ enum {
     V_WIDTH = 4,
     TILE_ROWS = 4, /* accumulators of a matrix product: TILE_ROWS x TILE_VECTORS registers */
     TILE_VECTORS = 2,
-    LIVE_VECTORS = 8, /* of a row held in registers while its live keys are added */
-    LIVE_PERCENT = 40,
+    LIVE_VECTORS = 8,  /* of a row held in registers while its live keys are added */
+    LIVE_PERCENT = 60, /* of the numerators not 0: below, live keys one by one are faster than the product */
 };
 
 static inline v v_set(float x) { return (v){x, x, x, x}; }
@@ -36,6 +36,7 @@ static inline v v_mul(v a, v b) { return a * b; }
 static inline v v_fma(v a, v b, v c) { return a * b + c; }
 
 static inline v_mask v_greater(v a, v b) { return (v_mask)(a > b); }
+static inline v_mask v_at_most(v a, v b) { return (v_mask)(a <= b); }
 /* yes where the mask is true, else no */
 static inline v v_select(v_mask mask, v yes, v no) { return (v)((mask & (v_mask)yes) | (~mask & (v_mask)no)); }
 static inline bool v_any(v_mask mask) { return mask[0] | mask[1] | mask[2] | mask[3]; }
