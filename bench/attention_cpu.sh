@@ -3,8 +3,10 @@
 # Usage: bench/attention_cpu.sh [BUILD [OUT]]
 #   BUILD  folder with the built tool (build/release); TOOL=path in the environment names the tool itself
 #   OUT    folder for the JSON of each run (a new one, named by the script, without it)
-# In the environment: ROUNDS (3), SECONDS_PER_ROW (0.2), THREADS ("2 0"; 0: all), DTYPES (f32,bf16), PYTHON (python3).
-# Without PyTorch the library stands alone, without Python its own tables are printed.
+# In the environment: ROUNDS (3), SECONDS_PER_ROW (0.2), THREADS ("2 0"; 0: all), DTYPES (f32,bf16), PYTHON (python3),
+# NAIVE_LIMIT (2048: softpick written in PyTorch, which holds T x T numbers, up to this length).
+# Without PyTorch the library stands alone, without Python its own tables are printed.  If it is stopped, the table shows
+# what was measured by then.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tool=${TOOL:-${1:-build/release}/softpick}
@@ -35,7 +37,8 @@ ours() {
     name=$1
     shift
     if [ -n "$python" ]; then
-        "$tool" bench attention --seconds "$seconds" --dtype "$dtypes" "$@" --json >"$out/ours-$name.json"
+        "$tool" bench attention --seconds "$seconds" --dtype "$dtypes" "$@" --json >"$out/unfinished"
+        mv "$out/unfinished" "$out/ours-$name.json"
     else
         "$tool" bench attention --seconds "$seconds" --dtype "$dtypes" "$@"
     fi
@@ -43,8 +46,10 @@ ours() {
 theirs() {
     name=$1
     shift
-    [ $peer = no ] || "$python" "$here/peers/cpu_attention.py" --seconds "$seconds" --dtype "$dtypes" "$@" \
-        --naive-limit 2048 >"$out/peer-$name.json"
+    [ $peer = yes ] || return 0
+    "$python" "$here/peers/cpu_attention.py" --seconds "$seconds" --dtype "$dtypes" "$@" \
+        --naive-limit "${NAIVE_LIMIT:-2048}" >"$out/unfinished"
+    mv "$out/unfinished" "$out/peer-$name.json"
 }
 
 # both NAME ARGUMENT...: what both understand
@@ -56,16 +61,20 @@ both() {
     theirs "$name" --attention softmax,softpick --threads "$threads" "$@"
 }
 
+finish() {
+    rm -f "$out/unfinished"
+    say "the JSON of each run is in $out"
+    [ -z "$python" ] || "$python" "$here/peers/attention_table.py" "$out"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
 round=1
 while [ "$round" -le "$rounds" ]; do
     for threads in ${THREADS:-2 0}; do
-        both d64 --passes forward,backward --head-dim 64 --length 512,2048,4096
-        both d128 --passes forward,backward --head-dim 128 --length 512,2048,4096
         both batch --passes forward,backward --head-dim 64 --length 512 --batch 4
         both decode --passes decode --head-dim 64,128 --key-length 65536
+        both shapes --passes forward,backward --head-dim 64,128 --length 512,2048,4096
     done
     round=$((round + 1))
 done
-
-say "the JSON of each run is in $out"
-[ -z "$python" ] || "$python" "$here/peers/attention_table.py" "$out"

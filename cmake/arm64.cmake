@@ -4,6 +4,8 @@ set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+# gcc 12.2 has an internal error when it makes vectors of a loop that takes the largest number by fmax
+set(CMAKE_C_FLAGS_INIT -fno-tree-loop-vectorize)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64-static -L /usr/aarch64-linux-gnu)
 
 cmake_path(SET arm64_packages NORMALIZE ${CMAKE_CURRENT_LIST_DIR}/../build/arm64-packages)

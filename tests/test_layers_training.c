@@ -51,10 +51,7 @@ static void embedding_gradient_adds_up_repeated_tokens_in_order(void **state) {
 
 static double log_sum(const void *logits, sp_dtype act, int64_t row, int64_t V) {
     double top = -INFINITY, sum = 0.0;
-    for (int64_t i = 0; i < V; i++) {
-        double x = number_at(logits, act, row * V + i);
-        top = x > top ? x : top;
-    }
+    for (int64_t i = 0; i < V; i++) top = fmax(top, number_at(logits, act, row * V + i));
     for (int64_t i = 0; i < V; i++) sum += exp(number_at(logits, act, row * V + i) - top);
     return top + log(sum);
 }

@@ -45,7 +45,7 @@ def rate(case, which):
 
 def print_rows(ours, theirs, scale):
     print("GFLOP/s of every pair that is seen (decode: GB/s of keys and values), by the least time of all rounds.\n"
-          "of matmul: softpick against the product of the same dtype; /own softmax: softpick against our softmax;\n"
+          "of matmul: softpick against the product of the same dtype; /own: softpick against our softmax;\n"
           "/torch: our softpick against PyTorch's softmax; /naive: our softpick against softpick written in PyTorch.\n")
     print(f"{'thr':>3} {'pass':8} {'dtype':5} {'B':>2} {'D':>4} {'T':>5} {'S':>6} {'variant':12}{'softpick':>9}{'softmax':>9}"
           f"{'torch':>9}{'naive':>9}{'of matmul':>10}{'/own':>8}{'/torch':>8}{'/naive':>8}")

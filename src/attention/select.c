@@ -7,6 +7,7 @@
 #include "attention/cpu/attention_cpu.h"
 #include "attention/cpu/decode.h"
 #include "attention/cpu/pairs.h"
+#include "attention/cpu/pairs_backward.h"
 #include "base/status.h"
 #include "softpick/device.h"
 
@@ -59,16 +60,22 @@ static bool on_pairs(const void *asked, const char **why) {
 }
 
 static sp_status workspace_pairs(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
-    return pass == SP_ATTENTION_DECODE ? sp_decode_workspace(problem, n_threads, n_bytes)
-                                       : sp_pairs_workspace(problem, pass, n_threads, n_bytes);
+    switch (pass) {
+    case SP_ATTENTION_DECODE: return sp_decode_workspace(problem, n_threads, n_bytes);
+    case SP_ATTENTION_BACKWARD: return sp_pairs_backward_workspace(problem, n_threads, n_bytes);
+    default: return sp_pairs_workspace(problem, pass, n_threads, n_bytes);
+    }
 }
 
 #define PAIRS_ROW(isa)                                                                                                 \
     static void run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
-        if (pass == SP_ATTENTION_DECODE)                                                                               \
-            sp_decode_run(&sp_decode_body_avx512, problem, n_threads, workspace);                                      \
-        else                                                                                                           \
-            sp_pairs_run(&sp_pairs_body_##isa, problem, pass, n_threads, workspace);                                   \
+        switch (pass) {                                                                                                \
+        case SP_ATTENTION_DECODE: sp_decode_run(&sp_decode_body_avx512, problem, n_threads, workspace); break;         \
+        case SP_ATTENTION_BACKWARD:                                                                                    \
+            sp_pairs_backward_run(&sp_pairs_backward_##isa, problem, n_threads, workspace);                            \
+            break;                                                                                                     \
+        default: sp_pairs_run(&sp_pairs_body_##isa, problem, pass, n_threads, workspace);                              \
+        }                                                                                                              \
     }
 
 PAIRS_ROW(amx)

@@ -24,8 +24,8 @@
         for (int64_t x = 0; x < n; x++)                                                                                \
             for (int i = 0; i < 12; i++) sums[i] = fma(a, sums[i], b);                                                 \
         double seconds = bench_thread_seconds() - start;                                                               \
-        for (int i = 0; i < 12; i++) memcpy(keep + i * lanes, &sums[i], sizeof sums[i]);                               \
-        return 2.0 * 12 * lanes * (double)n / seconds * 1e-9;                                                          \
+        for (int i = 0; i < 12; i++) memcpy(keep + i * (lanes), &sums[i], sizeof sums[i]);                             \
+        return 2.0 * 12 * (lanes) * (double)n / seconds * 1e-9;                                                        \
     }
 
 #if defined(__x86_64__)

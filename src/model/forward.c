@@ -65,6 +65,9 @@ static sp_status observe(const sp_observer *observer, int64_t layer, const float
     return observer && observer->hidden ? observer->hidden(observer->user, layer, x, N, C) : SP_OK;
 }
 
+/* At most so many new tokens after a cache count as few: then decode splits the work along the cache. */
+enum { FEW_TOKENS = 16 };
+
 /* o = attention(q, k, v) of a layer. */
 static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, sp_cache *cache,
                         const sp_observer *observer) {
@@ -72,8 +75,9 @@ static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, s
     sp_attention problem;
     if (cache) append(cache, model, layer, batch->T);
     sp_layer_attention(&problem, model, layer, batch, cache);
-    SP_TRY(sp_model_fit_attention(model, &problem, SP_ATTENTION_FORWARD));
-    SP_TRY(sp_attention_forward(&problem, p->attention_workspace, p->attention_bytes, 0));
+    bool few = cache && batch->T <= FEW_TOKENS;
+    SP_TRY(sp_model_fit_attention(model, &problem, few ? SP_ATTENTION_DECODE : SP_ATTENTION_FORWARD));
+    SP_TRY((few ? sp_attention_decode : sp_attention_forward)(&problem, p->attention_workspace, p->attention_bytes, 0));
     return observer && observer->attention ? observer->attention(observer->user, layer, &problem) : SP_OK;
 }
 

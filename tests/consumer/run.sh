@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs the build, moves the installed tree, builds a program against it both ways, and runs what was installed.
+# Installs the build, moves the installed tree, builds a program against it both ways, follows README.md's own commands,
+# and runs what was installed.
 # Usage: run.sh BUILD_FOLDER SOURCE_FOLDER CMAKE_GENERATOR
 set -eu
 build=$1
@@ -20,6 +21,14 @@ echo "-- pkg-config"
 ${CC:-cc} -std=c11 -Wall -Werror "$source/consumer.c" -o "$work/by_pkg_config" \
     $(pkg-config --cflags --libs softpick) -lm
 LD_LIBRARY_PATH=$libdir "$work/by_pkg_config"
+
+echo "-- the commands of README.md"
+cp "$2/examples/attention.c" "$work"
+sed -n '/^## From C$/,/^## The tool$/s/^    \(cc .*\|\.\/attention\)$/\1/p' "$2/README.md" >"$work/commands"
+sed -n '/^It prints$/,/^when /s/^    //p' "$2/README.md" >"$work/expected"
+grep -q '^cc ' "$work/commands"
+(cd "$work" && sh -eu ./commands) >"$work/printed"
+diff -u "$work/expected" "$work/printed"
 
 echo "-- find_package"
 cmake -G "$3" -S "$source" -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="${CC:-cc}" \

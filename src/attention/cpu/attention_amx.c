@@ -1,6 +1,7 @@
 /* Attention over packed bf16 by AMX tiles (and AVX-512 with BF16 between them).  The instruction set is opened here for
  * this file's functions alone: what the file includes before is compiled for any CPU. */
 #include "attention/cpu/pairs.h"
+#include "attention/cpu/pairs_backward.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -28,9 +29,13 @@
 
 #include "attention/cpu/pairs_forward.inc"
 
+#include "attention/cpu/pairs_backward.inc"
+
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif
 
 const sp_pairs_body sp_pairs_body_amx = {tiles_open, tiles_close, pack_block, forward};
+const sp_pairs_backward_body sp_pairs_backward_amx = {tiles_open, tiles_close, pairs_backward_pack, pairs_backward_item,
+                                                      pairs_backward_store};
 #endif

@@ -15,14 +15,14 @@
 bool sp_pairs_accept(const sp_attention *problem, sp_attention_pass pass, const char **why) {
     const sp_attention_statistics *wanted = &problem->statistics;
     *why = NULL;
-    if (pass != SP_ATTENTION_FORWARD)
-        *why = "it computes forward alone";
-    else if (problem->q.dtype != SP_DTYPE_BF16)
+    if (problem->q.dtype != SP_DTYPE_BF16)
         *why = "it computes bf16 alone";
     else if (problem->q.shape[3] % 8 || problem->v.shape[3] % 8)
         *why = "the width of a head is not a multiple of 8";
     else if (problem->q.shape[3] > SP_PAIRS_WIDTH || problem->v.shape[3] > SP_PAIRS_WIDTH)
         *why = "a head is wider than 256";
+    else if (pass == SP_ATTENTION_BACKWARD)
+        return true;
     else if (wanted->mass || wanted->first_mass || wanted->entropy || wanted->highest || wanted->zeros)
         *why = "it gives no statistics";
     return *why == NULL;
