@@ -126,15 +126,19 @@ static void check_spoiled(int kind) {
         for (int k = 0; k < 4; k++) {
             double *a = case_numbers(truth.tensors[results[k]]), *b = case_numbers(ours.tensors[results[k]]);
             double *c = case_numbers(plain.tensors[results[k]]);
-            for (int64_t j = 0; j < sp_tensor_count(truth.tensors[results[k]]) && same; j++) {
+            int64_t n = sp_tensor_count(truth.tensors[results[k]]);
+            /* of dk and dv the batch entry whose rows are all numbers */
+            for (int64_t j = k > 1 ? n / 2 : 0; j < n && same; j++) {
                 same = isfinite(a[j]) ? isfinite(b[j]) : k > 1 || !isfinite(b[j]);
                 if (!same)
                     fprintf(stderr, "kind %d, result %d, number %lld: %g, should be %g (%g without)\n", kind,
                             results[k], (long long)j, b[j], a[j], c[j]);
             }
-            if (results[k] == 3) /* each row of out is a matter of its own weights and values */
-                for (int64_t j = 0; j < sp_tensor_count(truth.tensors[3]); j++)
-                    if (isfinite(b[j]) && i) assert_true(b[j] == c[j]);
+            double unit =
+                truth.problem.q.dtype == SP_DTYPE_BF16 ? 0x1p-7 : 0; /* products of pairs add in their order */
+            for (int64_t j = 0; results[k] == 3 && j < n;
+                 j++) /* a row of out is a matter of its own weights and values */
+                if (isfinite(b[j]) && i) assert_true(fabs(b[j] - c[j]) <= unit * fmax(1, fabs(c[j])));
             free(a), free(b), free(c);
         }
         assert_true(same);
