@@ -16,10 +16,9 @@
 /* The doubtful scores of a case, and what the rounding error of scores may do. */
 typedef struct agree_doubts {
     bool known;
-    int64_t *zeros;    /* (B,H,T) how many of a row's */
-    uint32_t *bits;    /* liveness words: blocks that hold one, or weights that underflow in float */
-    double query, key; /* what they, and the rounding of out in delta, may add to an element of dq, of dk */
-    double lse, out;   /* what the rounding of all scores may add to an element, where a denominator is small */
+    int64_t *zeros;                     /* (B,H,T) how many of a row's */
+    uint32_t *bits;                     /* liveness words: blocks that hold one, or weights that underflow in float */
+    double lse, out, query, key, value; /* what they and rounding may add to an element of lse, out, dq, dk, dv */
 } agree_doubts;
 
 /* Changes the inputs of a copy of the case. */
@@ -99,9 +98,23 @@ static inline void agree_row(double *row, const sp_tensor *tensor, const sp_sequ
 typedef struct agree_rows {
     double *q, *k, *v, *out, *dout;
     double delta;            /* error of delta = dout . out by the rounding of out */
-    double lse, move, query; /* of lse, of out, and by delta of dq */
-    double *key;             /* (S) by delta of the rows of dk, summed over the queries */
+    double lse, move, query; /* of lse, of out, of dq */
+    double *key, *value;     /* (S) of the rows of dk and dv, summed over the queries */
 } agree_rows;
+
+static inline double agree_norm(const double *row, int64_t n) {
+    double squares = 0;
+    for (int64_t i = 0; i < n; i++) squares += row[i] * row[i];
+    return sqrt(squares);
+}
+
+/* Blocks whose bit may be either. */
+static inline void agree_doubt_block(agree_case *a, int64_t i, int64_t h, int64_t t, int64_t j) {
+    sp_liveness_shape shape = sp_problem_liveness_shape(&a->truth.problem);
+    int64_t bit = t % SP_LIVENESS_QUERIES / SP_LIVENESS_BLOCK * 8 + j % SP_LIVENESS_KEYS / SP_LIVENESS_BLOCK;
+    int64_t head = i * a->truth.problem.q.shape[2] + h, tile = t / SP_LIVENESS_QUERIES;
+    a->doubts.bits[(head * shape.n_query_tiles + tile) * shape.n_key_tiles + j / SP_LIVENESS_KEYS] |= 1u << bit;
+}
 
 /* Key j of the row that `rows` holds. */
 static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64_t i, int64_t h, int64_t t, int64_t j,
@@ -112,63 +125,62 @@ static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64
     agree_row(rows->k, &p->k, sequence, true, j, sp_problem_key_head(p, h));
     agree_row(rows->v, &p->v, sequence, true, j, sp_problem_key_head(p, h));
     for (int64_t d = 0; d < D; d++) s += rows->q[d] * rows->k[d], size += fabs(rows->q[d] * rows->k[d]);
+    for (int64_t d = 0; d < Dv; d++) g += rows->dout[d] * rows->v[d], delta += rows->dout[d] * rows->out[d];
     double power = exp(scale * s - 0.6931471805599453 * (double)p->lse[index]); /* e^s / D */
-    double moved = 0x1p-22 * fabs(scale) * size * power;
+    bool doubtful = plain_rectifies(p) && fabs(s) <= 0x1p-19 * size;
+    double moved = 0x1p-22 * fabs(scale) * size * power; /* of e^s / D, by the rounding of s */
+    double gradient = power * (rows->delta + 0x1p-21 * agree_norm(rows->dout, Dv) * agree_norm(rows->v, Dv)) +
+                      moved * (fabs(g) + (1 + (double)p->lambda) * fabs(delta));
+    if (doubtful) gradient += power * (fabs(g - delta) + (double)p->lambda * fabs(delta));
+    if (doubtful && p->normalizer == SP_NORMALIZER_RECTIFIED) moved += power; /* there, or not there at all */
+    if (!isfinite(gradient)) gradient = INFINITY;
     rows->lse += moved * 1.4426950408889634;
     rows->move += moved * (agree_size(rows->v, Dv) + agree_size(rows->out, Dv));
-    rows->query += rows->delta * power * fabs(scale) * agree_size(rows->k, D);
-    rows->key[j] += rows->delta * power * fabs(scale) * agree_size(rows->q, D);
-    bool doubtful = fabs(s) <= 0x1p-19 * size, tiny = s > 0 && scale * s < 0.6931 * ((double)p->lse[index] - 120);
-    if (p->liveness && (doubtful || tiny)) {
-        sp_liveness_shape shape = sp_problem_liveness_shape(p);
-        int64_t bit = t % SP_LIVENESS_QUERIES / SP_LIVENESS_BLOCK * 8 + j % SP_LIVENESS_KEYS / SP_LIVENESS_BLOCK;
-        int64_t head = i * p->q.shape[2] + h, tile = t / SP_LIVENESS_QUERIES;
-        a->doubts.bits[(head * shape.n_query_tiles + tile) * shape.n_key_tiles + j / SP_LIVENESS_KEYS] |= 1u << bit;
-    }
-    if (!doubtful || !plain_rectifies(p)) return;
-    a->doubts.zeros[index]++;
-    for (int64_t d = 0; d < Dv; d++) g += rows->dout[d] * rows->v[d], delta += rows->dout[d] * rows->out[d];
-    double jump = fabs(scale) * exp2(-(double)p->lse[index]) * (fabs(g - delta) + fabs((double)p->lambda * delta));
-    if (!isfinite(jump)) jump = INFINITY;
-    a->doubts.query += jump * agree_size(rows->k, D);
-    a->doubts.key += jump * agree_size(rows->q, D);
+    rows->query += gradient * fabs(scale) * agree_size(rows->k, D);
+    rows->key[j] += gradient * fabs(scale) * agree_size(rows->q, D);
+    rows->value[j] += 2 * moved * agree_size(rows->dout, Dv);
+    bool tiny = s > 0 && scale * s < 0.6931 * ((double)p->lse[index] - 120);
+    if (p->liveness && (doubtful || tiny)) agree_doubt_block(a, i, h, t, j);
+    a->doubts.zeros[index] += doubtful;
+}
+
+static inline void agree_doubt_row(agree_case *a, const sp_sequence *sequence, int64_t i, int64_t h, int64_t t,
+                                   agree_rows *rows) {
+    const sp_attention *p = &a->truth.problem;
+    sp_key_range keys = sp_problem_visible(p, sequence, t);
+    double squares = 0;
+    agree_row(rows->q, &p->q, sequence, false, t, h);
+    agree_row(rows->out, &p->out, sequence, false, t, h);
+    agree_row(rows->dout, &p->dout, sequence, false, t, h);
+    for (int64_t d = 0; d < p->v.shape[3]; d++) squares += pow(rows->out[d] * rows->dout[d], 2);
+    rows->delta = 2 * agree_ulp(a->shape.dtype) * sqrt(squares);
+    rows->lse = rows->move = rows->query = 0;
+    for (int64_t j = keys.first; j < keys.end; j++) agree_doubt(a, sequence, i, h, t, j, rows);
+    a->doubts.lse = fmax(a->doubts.lse, rows->lse);
+    a->doubts.out = fmax(a->doubts.out, rows->move);
+    a->doubts.query = fmax(a->doubts.query, rows->query);
 }
 
 static inline const agree_doubts *agree_find_doubts(agree_case *a) {
     const sp_attention *p = &a->truth.problem;
     if (a->doubts.known) return &a->doubts;
-    int64_t D = p->q.shape[3], Dv = p->v.shape[3], S = p->k.shape[1], group = p->q.shape[2] / p->k.shape[2];
+    int64_t D = p->q.shape[3], Dv = p->v.shape[3], S = a->shape.S, group = p->q.shape[2] / p->k.shape[2];
     a->doubts.known = true;
     a->doubts.zeros = calloc((size_t)a->truth.n_lse + 1, sizeof *a->doubts.zeros);
     a->doubts.bits = calloc((size_t)a->truth.n_liveness + 1, sizeof *a->doubts.bits);
-    double *memory = calloc((size_t)(2 * D + 3 * Dv + S), sizeof *memory);
+    double *memory = calloc((size_t)(2 * D + 3 * Dv + 2 * S), sizeof *memory), *v = memory + 2 * D, *key = v + 3 * Dv;
     if (!a->doubts.zeros || !a->doubts.bits || !memory) abort();
-    double *v = memory + 2 * D, query = 0, key = 0;
-    agree_rows rows = {.q = memory, .k = memory + D, .v = v, .out = v + Dv, .dout = v + 2 * Dv, .key = v + 3 * Dv};
+    agree_rows rows = {memory, memory + D, v, v + Dv, v + 2 * Dv, .key = key, .value = key + S};
     for (int64_t i = 0; i < sp_problem_n_sequences(p); i++) {
         sp_sequence sequence = sp_problem_sequence(p, i);
         for (int64_t h = 0; h < p->q.shape[2]; h++) {
-            if (h % group == 0) memset(rows.key, 0, (size_t)S * sizeof *rows.key);
-            for (int64_t t = 0; t < sequence.n_q; t++) {
-                sp_key_range keys = sp_problem_visible(p, &sequence, t);
-                agree_row(rows.q, &p->q, &sequence, false, t, h);
-                agree_row(rows.out, &p->out, &sequence, false, t, h);
-                agree_row(rows.dout, &p->dout, &sequence, false, t, h);
-                double squares = 0;
-                for (int64_t d = 0; d < Dv; d++) squares += rows.out[d] * rows.out[d] * rows.dout[d] * rows.dout[d];
-                rows.delta = 2 * agree_ulp(a->shape.dtype) * sqrt(squares);
-                rows.lse = rows.move = rows.query = 0;
-                for (int64_t j = keys.first; j < keys.end; j++) agree_doubt(a, &sequence, i, h, t, j, &rows);
-                a->doubts.lse = fmax(a->doubts.lse, rows.lse);
-                a->doubts.out = fmax(a->doubts.out, rows.move);
-                query = fmax(query, rows.query);
-            }
-            key = fmax(key, agree_size(rows.key, S));
+            if (h % group == 0) memset(key, 0, 2 * (size_t)S * sizeof *key);
+            for (int64_t t = 0; t < sequence.n_q; t++) agree_doubt_row(a, &sequence, i, h, t, &rows);
+            a->doubts.key = fmax(a->doubts.key, agree_size(rows.key, S));
+            a->doubts.value = fmax(a->doubts.value, agree_size(rows.value, S));
         }
     }
     free(memory);
-    a->doubts.query += query;
-    a->doubts.key += key;
     return &a->doubts;
 }
 
@@ -202,7 +214,7 @@ static inline bool agree_tensor(agree_case *a, const char *variant, int i, const
     bool near = near_within(our_error, plain_error, n, slack);
     if (!near) {
         const agree_doubts *doubts = agree_find_doubts(a);
-        slack += i == 3 ? doubts->out : i == 5 ? doubts->query : i == 6 ? doubts->key : 0;
+        slack += i == 3 ? doubts->out : i == 5 ? doubts->query : i == 6 ? doubts->key : doubts->value;
         near = near_within(our_error, plain_error, n, slack);
         if (!near) near_tell(label, x, y, our_error, plain_error, slack);
     }
