@@ -18,6 +18,14 @@ static int64_t longest_keys(const sp_attention *problem) {
     return longest;
 }
 
+/* Long chunks spare beginnings, where nothing was asked for ahead, as long as there are some for every thread. */
+static int64_t choose_chunk(const sp_attention *problem) {
+    int64_t total = 0, chunk = SP_DECODE_CHUNK;
+    for (int64_t b = 0; b < problem->q.shape[0]; b++) total += sp_problem_sequence(problem, b).n_k;
+    while (chunk < SP_DECODE_LONGEST_CHUNK && total >= 64 * chunk) chunk *= 2;
+    return chunk;
+}
+
 /* The heads of a key side by side are read together, as the memory likes it; heads that lie apart, one by one. */
 static bool heads_adjoin(const sp_tensor *tensor) { return tensor->stride[2] <= tensor->stride[1]; }
 
@@ -42,7 +50,7 @@ static sp_decode_plan plan_begin(const sp_attention *problem, int n_threads) {
                            .n_threads = n_threads > 0 ? n_threads : omp_get_max_threads()};
     plan.n_queries = most(1, least(q[1], SP_DECODE_ROWS / most(1, plan.group)));
     plan.n_runs = parts(q[1], plan.n_queries);
-    plan.chunk = SP_DECODE_CHUNK * most(1, plan.n_runs);
+    plan.chunk = choose_chunk(problem) * most(1, plan.n_runs);
     plan.n_chunks = parts(longest_keys(problem), plan.chunk);
     deal_heads(&plan);
     plan.n_threads = (int)most(1, least(plan.n_threads, plan.n_items));

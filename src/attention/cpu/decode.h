@@ -19,8 +19,9 @@ enum {
     SP_DECODE_PAIR = 32,    /* inner dimensions are padded to two of the widest vectors, with zeros */
     SP_DECODE_KEYS = 64,    /* of a block, at most */
     SP_DECODE_ROWS = 64,    /* query rows of an item, at most unless one query has more */
-    SP_DECODE_CHUNK = 1024, /* keys of a chunk, where all queries fit in an item */
-    SP_DECODE_TAIL = 16,    /* floats after a partial row's out: shift, sum, and what fills a cache line */
+    SP_DECODE_CHUNK = 1024, /* keys of a chunk at least, where all queries fit in an item */
+    SP_DECODE_LONGEST_CHUNK = 4096,
+    SP_DECODE_TAIL = 16, /* floats after a partial row's out: shift, sum, and what fills a cache line */
 };
 
 /* What one thread does at a time: some key/value heads and queries of a sequence against the keys of a chunk. */
