@@ -143,7 +143,7 @@ SP_API SP_MUST_CHECK sp_status sp_attention_workspace(const sp_attention *proble
                                                       int n_threads, int64_t *n_bytes);
 
 /* Runs a pass.  `workspace`: as many bytes as asked for, 64-byte aligned (NULL if 0).  Checks every argument once.
- * Same inputs, variant and thread count give the same bits. */
+ * Same inputs and variant give the same bits, with any number of threads. */
 SP_API SP_MUST_CHECK sp_status sp_attention_forward(const sp_attention *problem, void *workspace, int64_t n_bytes,
                                                     int n_threads);
 SP_API SP_MUST_CHECK sp_status sp_attention_backward(const sp_attention *problem, void *workspace, int64_t n_bytes,
