@@ -10,7 +10,7 @@ enum {
     TILE_ROWS = 4, /* 4 x 3 accumulators, 3 vectors, 1 broadcast: the 16 registers */
     TILE_VECTORS = 3,
     LIVE_VECTORS = 8,
-    LIVE_PERCENT = 60,
+    LIVE_PERCENT = 40,
 };
 
 static inline v v_set(float x) { return _mm256_set1_ps(x); }

@@ -10,7 +10,7 @@ enum {
     TILE_ROWS = 8, /* 8 x 2 accumulators: 16 chains keep two FMA units of latency 4 busy */
     TILE_VECTORS = 2,
     LIVE_VECTORS = 8,  /* of a row held in registers while its live keys are added */
-    LIVE_PERCENT = 45, /* of the numerators not 0: below, live keys one by one are faster than the product */
+    LIVE_PERCENT = 35, /* of the numerators not 0: below, live keys one by one are faster than the product */
 };
 
 static inline v v_set(float x) { return _mm512_set1_ps(x); }

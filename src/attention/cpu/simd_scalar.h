@@ -16,7 +16,7 @@ enum {
     TILE_ROWS = 4, /* accumulators of a matrix product: TILE_ROWS x TILE_VECTORS registers */
     TILE_VECTORS = 2,
     LIVE_VECTORS = 8,  /* of a row held in registers while its live keys are added */
-    LIVE_PERCENT = 60, /* of the numerators not 0: below, live keys one by one are faster than the product */
+    LIVE_PERCENT = 40, /* of the numerators not 0: below, live keys one by one are faster than the product */
 };
 
 static inline v v_set(float x) { return (v){x, x, x, x}; }
