@@ -19,14 +19,14 @@ enum {
     SP_PAIRS_KEYS = 128, /* of a block */
     SP_PAIRS_GROUP = 32, /* keys of a tile of weights */
     SP_PAIRS_GROUPS = SP_PAIRS_KEYS / SP_PAIRS_GROUP,
-    SP_PAIRS_QUERIES = 256, /* of an item at most: what reading a block of keys again is spread over */
-    SP_PAIRS_STEP = 64,     /* queries that go through a block together */
+    SP_PAIRS_QUERIES = 512, /* of an item at most: what reading a block of keys again is spread over */
+    SP_PAIRS_STEP = 32,     /* queries that go through a block together */
     SP_PAIRS_WIDTH = 256,   /* of a head at most */
 };
 
 typedef struct sp_pairs_item {
     int64_t sequence, head;
-    int64_t first, n; /* queries; first is a multiple of SP_PAIRS_STEP */
+    int64_t first, n; /* queries; first is a multiple of SP_LIVENESS_QUERIES */
     int64_t work;     /* scores to compute */
 } sp_pairs_item;
 
@@ -48,8 +48,9 @@ typedef struct sp_pairs_forward_scratch {
     float *out;          /* [n_queries/16][Dv/16] tiles */
     float *sum;          /* (n_queries,16) lanes of the denominators */
     float *scale;        /* (n_queries) what a product with a key is multiplied by to be a score in log2 units */
-    float *shift;        /* (n_queries) */
-    float *score[2];     /* [STEP/16][KEYS/16] tiles, of one step and the next */
+    float *minus_shift;  /* (n_queries) */
+    float *unit;         /* (n_queries) 2^-shift */
+    float *score[2];     /* [STEP/16][KEYS/2/16] tiles, of half a step and the next half */
     uint16_t *weight[2]; /* [STEP/16][GROUPS] tiles of rows */
 } sp_pairs_forward_scratch;
 
