@@ -20,6 +20,7 @@ enum {
     SP_PAIRS_GROUP = 32, /* keys of a tile of weights */
     SP_PAIRS_GROUPS = SP_PAIRS_KEYS / SP_PAIRS_GROUP,
     SP_PAIRS_QUERIES = 512, /* of an item at most: what reading a block of keys again is spread over */
+    SP_PAIRS_PART = 64,     /* keys whose scores are computed together */
     SP_PAIRS_STEP = 32,     /* queries that go through a block together */
     SP_PAIRS_WIDTH = 256,   /* of a head at most */
 };
@@ -50,7 +51,7 @@ typedef struct sp_pairs_forward_scratch {
     float *scale;        /* (n_queries) what a product with a key is multiplied by to be a score in log2 units */
     float *minus_shift;  /* (n_queries) */
     float *unit;         /* (n_queries) 2^-shift */
-    float *score[2];     /* [STEP/16][KEYS/2/16] tiles, of half a step and the next half */
+    float *score[2];     /* [STEP/16][PART/16] tiles, of a part and the next */
     uint16_t *weight[2]; /* [STEP/16][GROUPS] tiles of rows */
 } sp_pairs_forward_scratch;
 
