@@ -46,7 +46,7 @@ int64_t sp_pairs_forward_carve(const sp_pairs_plan *plan, void *base, sp_pairs_f
     scratch->minus_shift = take(base, &used, rows, sizeof *scratch->minus_shift);
     scratch->unit = take(base, &used, rows, sizeof *scratch->unit);
     for (int i = 0; i < 2; i++) {
-        scratch->score[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_PART, sizeof(float));
+        scratch->score[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_PART_KEYS, sizeof(float));
         scratch->weight[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_KEYS, sizeof(uint16_t));
     }
     return used;
