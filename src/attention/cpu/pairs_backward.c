@@ -14,7 +14,8 @@
 
 enum {
     SLAB_NUMBERS = 1 << 15, /* of k: a slab's operands and sums (about 14 bytes each) fill a part of a 2 MB cache */
-    BLOCK_QUERIES = 128,
+    MOST_KEYS = 256,        /* of a slab */
+    BLOCK_QUERIES = 256,
     MANY_ITEMS = 32, /* chunks are made until there are as many items */
 };
 
@@ -104,7 +105,7 @@ static sp_pairs_backward plan_begin(const sp_attention *problem, int n_threads) 
                               .n_block = BLOCK_QUERIES,
                               .n_threads = n_threads > 0 ? n_threads : omp_get_max_threads()};
     int64_t slab = SLAB_NUMBERS / most(plan.D, plan.Dv) / SP_PAIRS_UNIT * SP_PAIRS_UNIT;
-    plan.slab = slab < SP_PAIRS_UNIT * SP_PAIRS_MAX_UNITS ? slab : SP_PAIRS_UNIT * SP_PAIRS_MAX_UNITS;
+    plan.slab = slab < MOST_KEYS ? slab : MOST_KEYS;
     plan_measure(&plan);
     plan_chunks(&plan);
     if (plan.n_threads > plan.n_items) plan.n_threads = (int)most(plan.n_items, 1);
