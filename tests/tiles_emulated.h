@@ -29,9 +29,10 @@ static inline void emulated_dot(float *c, const uint16_t *a, const uint16_t *b) 
             }
 }
 
-#define TILE_LOAD(tile, from) ((void)memcpy(emulated_tile(tile), (const void *)(from), 1024))
-#define TILE_STORE(to, tile)  ((void)memcpy((void *)(to), emulated_tile(tile), 1024))
-#define TILE_ZERO(tile)       ((void)memset(emulated_tile(tile), 0, 1024))
+#define TILE_LOAD(tile, from)      ((void)memcpy(emulated_tile(tile), (const void *)(from), 1024))
+#define TILE_LOAD_ONCE(tile, from) TILE_LOAD(tile, from)
+#define TILE_STORE(to, tile)       ((void)memcpy((void *)(to), emulated_tile(tile), 1024))
+#define TILE_ZERO(tile)            ((void)memset(emulated_tile(tile), 0, 1024))
 #define TILE_DOT(tile, rows, pairs)                                                                                    \
     emulated_dot((float *)(void *)emulated_tile(tile), (const uint16_t *)(const void *)emulated_tile(rows),            \
                  (const uint16_t *)(const void *)emulated_tile(pairs))

@@ -43,9 +43,10 @@ int64_t sp_pairs_forward_carve(const sp_pairs_plan *plan, void *base, sp_pairs_f
     scratch->out = take(base, &used, rows * plan->Dv, sizeof *scratch->out);
     scratch->sum = take(base, &used, rows * 16, sizeof *scratch->sum);
     scratch->scale = take(base, &used, rows, sizeof *scratch->scale);
-    scratch->shift = take(base, &used, rows, sizeof *scratch->shift);
+    scratch->minus_shift = take(base, &used, rows, sizeof *scratch->minus_shift);
+    scratch->unit = take(base, &used, rows, sizeof *scratch->unit);
     for (int i = 0; i < 2; i++) {
-        scratch->score[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_KEYS, sizeof(float));
+        scratch->score[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_PART_KEYS, sizeof(float));
         scratch->weight[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_KEYS, sizeof(uint16_t));
     }
     return used;
@@ -79,7 +80,7 @@ static int64_t count_blocks(const sp_attention *problem, int64_t i) {
 /* Fewer queries to an item where there would be too few items to go round. */
 static int64_t choose_queries(const sp_attention *problem, int n_threads) {
     int64_t n = SP_PAIRS_QUERIES;
-    while (n > SP_PAIRS_STEP && count_items(problem, n) < 4 * (int64_t)n_threads) n /= 2;
+    while (n > SP_LIVENESS_QUERIES && count_items(problem, n) < 4 * (int64_t)n_threads) n /= 2;
     return n;
 }
 

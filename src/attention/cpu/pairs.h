@@ -5,10 +5,10 @@
  * SP_PAIRS_KEYS keys; then items, up to n_queries queries of one head, are computed by one thread each, in a fixed
  * order, so that results do not depend on the number of threads.
  *
- *   keys    [block][8 tiles of 16 keys][D/32][16 pairs][16 keys][2]        b of  scores = queries keys'
- *   values  [block][Dv/16][4 groups of 32 keys][16 pairs][16 columns][2]   b of  out += weights values
+ *   keys    [block][16 tiles of 16 keys][D/32][16 pairs][16 keys][2]        b of  scores = queries keys'
+ *   values  [block][Dv/16][8 groups of 32 keys][16 pairs][16 columns][2]   b of  out += weights values
  *
- * with D and Dv padded to 32, keys to whole blocks, by zeros.  Packing tells the groups whose values are not all finite:
+ * with D and Dv padded to 32, keys to whole groups, by zeros.  Packing tells the groups whose values are not all finite:
  * they may not be multiplied by a weight of 0, and are computed key by key. */
 #ifndef SP_ATTENTION_PAIRS_H
 #define SP_ATTENTION_PAIRS_H
@@ -16,17 +16,18 @@
 #include "attention/problem.h"
 
 enum {
-    SP_PAIRS_KEYS = 128, /* of a block */
+    SP_PAIRS_KEYS = 256, /* of a block */
     SP_PAIRS_GROUP = 32, /* keys of a tile of weights */
     SP_PAIRS_GROUPS = SP_PAIRS_KEYS / SP_PAIRS_GROUP,
-    SP_PAIRS_QUERIES = 256, /* of an item at most: what reading a block of keys again is spread over */
-    SP_PAIRS_STEP = 64,     /* queries that go through a block together */
-    SP_PAIRS_WIDTH = 256,   /* of a head at most */
+    SP_PAIRS_QUERIES = 512,   /* of an item at most: what reading a block of keys again is spread over */
+    SP_PAIRS_PART_KEYS = 128, /* whose scores are computed together */
+    SP_PAIRS_STEP = 32,       /* queries that go through a block together */
+    SP_PAIRS_WIDTH = 256,     /* of a head at most */
 };
 
 typedef struct sp_pairs_item {
     int64_t sequence, head;
-    int64_t first, n; /* queries; first is a multiple of SP_PAIRS_STEP */
+    int64_t first, n; /* queries; first is a multiple of SP_LIVENESS_QUERIES */
     int64_t work;     /* scores to compute */
 } sp_pairs_item;
 
@@ -48,8 +49,9 @@ typedef struct sp_pairs_forward_scratch {
     float *out;          /* [n_queries/16][Dv/16] tiles */
     float *sum;          /* (n_queries,16) lanes of the denominators */
     float *scale;        /* (n_queries) what a product with a key is multiplied by to be a score in log2 units */
-    float *shift;        /* (n_queries) */
-    float *score[2];     /* [STEP/16][KEYS/16] tiles, of one step and the next */
+    float *minus_shift;  /* (n_queries) */
+    float *unit;         /* (n_queries) 2^-shift */
+    float *score[2];     /* [STEP/16][PART/16] tiles, of a part and the next */
     uint16_t *weight[2]; /* [STEP/16][GROUPS] tiles of rows */
 } sp_pairs_forward_scratch;
 

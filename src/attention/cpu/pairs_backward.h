@@ -12,8 +12,8 @@
 #include "attention/problem.h"
 
 enum {
-    SP_PAIRS_UNIT = 32,     /* queries and keys are computed in units of 32 x 32 */
-    SP_PAIRS_PART = 256,    /* queries packed, and stored, by one thread at a time */
+    SP_PAIRS_UNIT = 32,    /* queries and keys are computed in units of 32 x 32 */
+    SP_PAIRS_PART = 256,   /* queries packed, and stored, by one thread at a time */
     SP_PAIRS_MAX_UNITS = 8 /* of a slab, and of a block of queries */
 };
 

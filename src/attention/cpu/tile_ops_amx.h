@@ -18,6 +18,9 @@ static inline void tile_release(void) { __asm__ volatile("tilerelease" : : : "me
 
 #define TILE_LOAD(tile, from)                                                                                          \
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"((const void *)(from)), "r"((int64_t)64) : "memory")
+/* The same of what is not soon read again: it leaves the first-level cache to others. */
+#define TILE_LOAD_ONCE(tile, from)                                                                                     \
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile : : "r"((const void *)(from)), "r"((int64_t)64) : "memory")
 #define TILE_STORE(to, tile)                                                                                           \
     __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"((void *)(to)), "r"((int64_t)64) : "memory")
 #define TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile : : : "memory")

@@ -51,7 +51,7 @@ ALWAYS_INLINE void store_lower(const int turn, const tile_sums *sums) {
 
 ALWAYS_INLINE void sums_add(const int turn, const uint16_t *upper, const uint16_t *lower, const uint16_t *b,
                             const bool upper_live, const bool lower_live) {
-    TILE_LOAD(6, b);
+    TILE_LOAD_ONCE(6, b);
     if (upper_live) {
         TILE_LOAD(4, upper);
         if (turn)
