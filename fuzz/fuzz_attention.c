@@ -29,13 +29,13 @@ static attention_shape take_shape(input *in, sp_attention_pass pass) {
     static const int64_t widths[] = {16, 8, 32, 24, 64, 40, 1, 3, 17, 72};
     static const float lambdas[] = {1, 0, 0.5f, 2}, epsilons[] = {SP_EPS_DEFAULT, 0, 0.25f},
                        spreads[] = {1, 3, 0.01f, 30};
-    attention_shape s = {.B = take(in, 4), .Hkv = 1 + take(in, 2)};
-    s.H = s.Hkv * (1 + take(in, 4));
+    attention_shape s = {.B = take(in, 3), .Hkv = 1 + take(in, 2)};
+    s.H = s.Hkv * (1 + take(in, 3));
     s.D = widths[take(in, 10)];
     int64_t width = take(in, 20);
     s.Dv = width < 10 ? widths[width] : s.D;
-    s.T = take(in, pass == SP_ATTENTION_DECODE ? 10 : 80);
-    s.S = take(in, 2) ? s.T : take(in, 150);
+    s.T = take(in, pass == SP_ATTENTION_DECODE ? 10 : 40);
+    s.S = take(in, 2) ? s.T : take(in, 100);
     s.dtype = (sp_dtype)take(in, 3);
     s.normalizer = (sp_normalizer)take(in, SP_NORMALIZER_COUNT);
     s.lambda = lambdas[take(in, 4)];
@@ -54,10 +54,12 @@ static attention_shape take_shape(input *in, sp_attention_pass pass) {
     return s;
 }
 
-/* A list's number becomes another, which may be wrong. */
+/* A list's number becomes another, which may be wrong.  Key lengths do not grow within their bound: keys past them are
+ * NaN. */
 static void spoil_list(attention_case *c, int64_t which, int64_t at, int64_t value) {
     int64_t B = c->problem.q.shape[0], n = c->problem.n_sequences + 1;
-    if (which == 0 && c->key_lengths && B) c->key_lengths[at % B] = value;
+    int64_t *length = c->key_lengths && B ? &c->key_lengths[at % B] : NULL;
+    if (which == 0 && length && (value <= *length || value > 160)) *length = value;
     if (which == 1 && c->cu_q) c->cu_q[at % n] = value;
     if (which == 2 && c->cu_k) c->cu_k[at % n] = value;
     int64_t n_entries = B * c->problem.pages_per_sequence;

@@ -128,7 +128,7 @@ static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64
     for (int64_t d = 0; d < Dv; d++) g += rows->dout[d] * rows->v[d], delta += rows->dout[d] * rows->out[d];
     double power = exp(scale * s - 0.6931471805599453 * (double)p->lse[index]); /* e^s / D */
     bool doubtful = plain_rectifies(p) && fabs(s) <= 0x1p-19 * size;
-    double moved = 0x1p-22 * fabs(scale) * size * power; /* of e^s / D, by the rounding of s */
+    double moved = 0x1p-22 * (1 + fabs(scale) * size) * power; /* of e^s / D, by its rounding and that of s */
     double gradient = power * (rows->delta + 0x1p-21 * agree_norm(rows->dout, Dv) * agree_norm(rows->v, Dv)) +
                       moved * (fabs(g) + (1 + (double)p->lambda) * fabs(delta));
     if (doubtful) gradient += power * (fabs(g - delta) + (double)p->lambda * fabs(delta));
@@ -322,31 +322,46 @@ static inline bool agree_backward(agree_case *a, const char *variant, const atte
            near;
 }
 
+/* Whether n numbers are the same bits.  0 and -0 count as one: a product that underflows may have left either. */
+static inline bool agree_bits(const void *a, const void *b, int64_t n, int64_t bytes_each) {
+    const char *x = a, *y = b;
+    if (memcmp(a, b, (size_t)(n * bytes_each)) == 0) return true;
+    for (int64_t i = 0; i < n * bytes_each; i += bytes_each) {
+        uint64_t bits = 0, others = 0, sign = UINT64_C(1) << (8 * bytes_each - 1);
+        memcpy(&bits, x + i, (size_t)bytes_each);
+        memcpy(&others, y + i, (size_t)bytes_each);
+        if (bits != others && ((bits | others) & ~sign)) return false;
+    }
+    return true;
+}
+
 /* Name of the first array in which two copies of a case have other bits, gaps included; NULL if there is none.
  * Liveness counts where both have it. */
 static inline const char *agree_difference(const attention_case *a, const attention_case *b) {
-    size_t heads = (size_t)a->problem.q.shape[2] * sizeof(float), rows = (size_t)a->n_lse * sizeof(float);
+    int64_t H = a->problem.q.shape[2], rows = a->n_lse, bytes = sp_dtype_bytes(a->problem.q.dtype);
+    const sp_attention_statistics *x = &a->statistics, *y = &b->statistics;
     const struct {
         const char *name;
         const void *a, *b;
-        size_t bytes;
+        int64_t n, bytes_each;
     } parts[] = {
-        {"out", a->blocks[3], b->blocks[3], (size_t)a->block_bytes[3]},
-        {"lse", a->lse, b->lse, rows},
-        {"mass", a->statistics.mass, b->statistics.mass, rows},
-        {"first mass", a->statistics.first_mass, b->statistics.first_mass, rows},
-        {"entropy", a->statistics.entropy, b->statistics.entropy, rows},
-        {"highest", a->statistics.highest, b->statistics.highest, rows},
-        {"zeros", a->statistics.zeros, b->statistics.zeros, 2 * rows},
-        {"liveness", a->problem.liveness, b->problem.liveness, (size_t)a->n_liveness * sizeof *a->liveness},
-        {"dq", a->blocks[5], b->blocks[5], (size_t)a->block_bytes[5]},
-        {"dk", a->blocks[6], b->blocks[6], (size_t)a->block_bytes[6]},
-        {"dv", a->blocks[7], b->blocks[7], (size_t)a->block_bytes[7]},
-        {"dsink", a->dsink, b->dsink, heads},
-        {"drow_factor", a->drow_factor, b->drow_factor, heads},
+        {"out", a->blocks[3], b->blocks[3], a->block_bytes[3] / bytes, bytes},
+        {"lse", a->lse, b->lse, rows, 4},
+        {"mass", x->mass, y->mass, rows, 4},
+        {"first mass", x->first_mass, y->first_mass, rows, 4},
+        {"entropy", x->entropy, y->entropy, rows, 4},
+        {"highest", x->highest, y->highest, rows, 4},
+        {"zeros", x->zeros, y->zeros, rows, 8},
+        {"liveness", a->problem.liveness, b->problem.liveness, a->n_liveness, 4},
+        {"dq", a->blocks[5], b->blocks[5], a->block_bytes[5] / bytes, bytes},
+        {"dk", a->blocks[6], b->blocks[6], a->block_bytes[6] / bytes, bytes},
+        {"dv", a->blocks[7], b->blocks[7], a->block_bytes[7] / bytes, bytes},
+        {"dsink", a->dsink, b->dsink, H, 4},
+        {"drow_factor", a->drow_factor, b->drow_factor, H, 4},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (parts[i].a && parts[i].b && memcmp(parts[i].a, parts[i].b, parts[i].bytes) != 0) return parts[i].name;
+        if (parts[i].a && parts[i].b && !agree_bits(parts[i].a, parts[i].b, parts[i].n, parts[i].bytes_each))
+            return parts[i].name;
     return NULL;
 }
 

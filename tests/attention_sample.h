@@ -41,7 +41,7 @@ static inline void sample_options(attention_shape *s, uint64_t seed) {
     s->lengths = sample_chance(seed, 17, 5);
     s->compute_dead = sample_chance(seed, 28, 3);
     s->lambda = sample_chance(seed, 20, 3) ? (float)SAMPLE(21, 0, 0, 1, 3) * 0.5f : 1;
-    s->eps = sample_chance(seed, 22, 5) ? (float)SAMPLE(23, 0, 1) * 0.25f : SP_EPS_DEFAULT;
+    s->eps = sample_chance(seed, 22, 3) ? (float)SAMPLE(23, 0, 1, 4) * 0.25f : SP_EPS_DEFAULT;
     s->spread = (float)SAMPLE(24, 1, 1, 1, 4, 40);
 }
 

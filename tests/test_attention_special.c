@@ -141,7 +141,10 @@ static void patterns_of_scores_agree_with_the_definition(void **state) {
                 shape.dtype = dtypes[dtype];
                 near = check_shapes(&patterns[i], shape) && near;
                 shape.lambda = 0, shape.eps = 0;
-                if (kind == SP_NORMALIZER_SOFTPICK) near = check_shapes(&patterns[i], shape) && near;
+                if (kind != SP_NORMALIZER_SOFTPICK) continue;
+                near = check_shapes(&patterns[i], shape) && near;
+                shape.lambda = 0.5f, shape.eps = 0.25f;
+                near = check_shapes(&patterns[i], shape) && near;
             }
     assert_true(near);
 }
