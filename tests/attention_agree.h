@@ -214,7 +214,7 @@ static inline bool agree_tensor(agree_case *a, const char *variant, int i, const
     bool near = near_within(our_error, plain_error, n, slack);
     if (!near) {
         const agree_doubts *doubts = agree_find_doubts(a);
-        slack += i == 3 ? doubts->out : i == 5 ? doubts->query : i == 6 ? doubts->key : doubts->value;
+        slack += 4 * (i == 3 ? doubts->out : i == 5 ? doubts->query : i == 6 ? doubts->key : doubts->value);
         near = near_within(our_error, plain_error, n, slack);
         if (!near) near_tell(label, x, y, our_error, plain_error, slack);
     }
