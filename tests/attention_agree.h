@@ -127,7 +127,9 @@ static inline void agree_doubt(agree_case *a, const sp_sequence *sequence, int64
     for (int64_t d = 0; d < D; d++) s += rows->q[d] * rows->k[d], size += fabs(rows->q[d] * rows->k[d]);
     for (int64_t d = 0; d < Dv; d++) g += rows->dout[d] * rows->v[d], delta += rows->dout[d] * rows->out[d];
     double power = exp(scale * s - 0.6931471805599453 * (double)p->lse[index]); /* e^s / D */
-    bool doubtful = plain_rectifies(p) && fabs(s) <= 0x1p-19 * size;
+    double lse = isfinite(p->lse[index]) ? (double)p->lse[index] : 0;
+    double least = fmax(0x1p-19 * size * fabs(scale), 0x1p-22 * (1 + fabs(lse))); /* of s, and of s - lse */
+    bool doubtful = plain_rectifies(p) && fabs(scale * s) <= least;
     double moved = 0x1p-22 * (1 + fabs(scale) * size) * power; /* of e^s / D, by its rounding and that of s */
     double gradient = power * (rows->delta + 0x1p-21 * agree_norm(rows->dout, Dv) * agree_norm(rows->v, Dv)) +
                       moved * (fabs(g) + (1 + (double)p->lambda) * fabs(delta));
