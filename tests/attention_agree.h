@@ -315,7 +315,8 @@ static inline bool agree_backward(agree_case *a, const char *variant, const atte
                        [6] = g * scale * agree_tensor_size(&ours->problem.q) * fmax(1, terms / 4),
                        [7] = terms};
     double sums = g * agree_ulp(shape->dtype) * sqrt((double)(shape->B * shape->T));
-    double dots = sqrt((double)shape->D) * (double)shape->spread;
+    double dots = fmax(sqrt((double)shape->D) * (double)shape->spread,
+                       agree_tensor_size(&ours->problem.q) * agree_tensor_size(&ours->problem.k));
     bool near = true;
     for (int i = 5; i < 8; i++) near = agree_tensor(a, variant, i, ours, plain, sizes[i]) && near;
     near = agree_floats(a, variant, "dsink", a->truth.dsink, ours->dsink, plain->dsink, shape->H, sums) && near;

@@ -104,7 +104,7 @@ static bool check_variant(const char *variant, void *user) {
 static void check_samples(attention_shape (*sample)(uint64_t seed, int64_t limit), sp_attention_pass pass) {
     signal(SIGSEGV, stop);
     signal(SIGBUS, stop);
-    for (uint64_t seed = sample_first(); seed < sample_first() + sample_count(80); seed++) {
+    for (uint64_t seed = sample_first(); seed < sample_first() + sample_count(150); seed++) {
         attention_shape shape = sample(seed, 600000);
         guarded_case wanted = {&shape, pass};
         assert_true(agree_with_each_variant(check_variant, &wanted));

@@ -49,6 +49,11 @@ static double rising(int64_t j, int64_t d, int64_t place) {
     return d ? 0 : (double)(j % 3 - 1) * (double)(j < 128 ? j : place) * 0.5;
 }
 
+/* Higher by far from each 100 keys to the next. */
+static double stairs(int64_t j, int64_t d, int64_t place) {
+    return d ? 0 : (double)(j % 3 - 1) * (double)(j / 100 * place + j % 7);
+}
+
 /* Around 8 in log2 units above a shift of 0, of 8 and so on: where the shift is or is not raised. */
 static double threshold(int64_t j, int64_t d, int64_t place) {
     return d ? 0 : (double)(1 + j / 50 % 3) * (5.53125 + 0.03125 * (double)(j % place));
@@ -75,6 +80,9 @@ static const pattern patterns[] = {
     {"huge and turning", turning_q, huge, 5, true},
     {"rising", same_q, rising, 64, false},
     {"rising and turning", turning_q, rising, 400, false},
+    {"stairs", same_q, stairs, 12, false},
+    {"high stairs", same_q, stairs, 48, true},
+    {"high stairs and turning", turning_q, stairs, 48, true},
     {"threshold", same_q, threshold, 2, false},
     {"threshold", same_q, threshold, 3, false},
     {"constant", same_q, constant_one, 0, false},
@@ -118,16 +126,22 @@ static const attention_shape medium = {.B = 1,
 
 static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16, SP_DTYPE_F16};
 
-/* Few queries that see all, all causal, more queries than keys, and decode. */
-static bool check_shapes(const pattern *scores, attention_shape shape) {
-    agree_case a = {.shape = shape, .prepare = prepare_pattern, .user = scores};
-    bool near = agree_check(scores->name, a);
-    a.shape.T = 5;
-    near = agree_check(scores->name, a) && near;
-    a.shape.T = 70, a.shape.S = 5;
-    near = agree_check(scores->name, a) && near;
-    a.pass = SP_ATTENTION_DECODE, a.shape.T = 2, a.shape.S = 200;
-    return agree_check(scores->name, a) && near;
+/* Few queries that see all, more queries than keys, decode, and all causal. */
+static bool check_shapes(const pattern *scores, attention_shape shape, bool whole) {
+    static const struct {
+        sp_attention_pass pass;
+        int64_t T, S;
+    } sizes[] = {{SP_ATTENTION_FORWARD, 3, 600},
+                 {SP_ATTENTION_FORWARD, 70, 5},
+                 {SP_ATTENTION_DECODE, 2, 1200},
+                 {SP_ATTENTION_FORWARD, 200, 200}};
+    bool near = true;
+    for (int i = 0; i < (whole ? 4 : 3); i++) {
+        agree_case a = {.shape = shape, .pass = sizes[i].pass, .prepare = prepare_pattern, .user = scores};
+        a.shape.T = sizes[i].T, a.shape.S = sizes[i].S;
+        near = agree_check(scores->name, a) && near;
+    }
+    return near;
 }
 
 static void patterns_of_scores_agree_with_the_definition(void **state) {
@@ -139,12 +153,12 @@ static void patterns_of_scores_agree_with_the_definition(void **state) {
                 attention_shape shape = medium;
                 shape.normalizer = (sp_normalizer)kind;
                 shape.dtype = dtypes[dtype];
-                near = check_shapes(&patterns[i], shape) && near;
+                near = check_shapes(&patterns[i], shape, kind < 2) && near;
                 shape.lambda = 0, shape.eps = 0;
                 if (kind != SP_NORMALIZER_SOFTPICK) continue;
-                near = check_shapes(&patterns[i], shape) && near;
+                near = check_shapes(&patterns[i], shape, false) && near;
                 shape.lambda = 0.5f, shape.eps = 0.25f;
-                near = check_shapes(&patterns[i], shape) && near;
+                near = check_shapes(&patterns[i], shape, false) && near;
             }
     assert_true(near);
 }

@@ -79,6 +79,7 @@ static bool agrees(const char *variant, const attention_shape *shape, bool signs
     const sp_attention_statistics *a = &truth->c.problem.statistics, *b = &ours.c.problem.statistics;
     double size =
         signs ? 10 : fmax(1, (double)shape->spread); /* of the scores: their error is what weights are off by */
+    if (shape->row_factor) size *= 4;
     int64_t n = truth->c.n_lse;
     bool near = close_to(what, "mass", a->mass, b->mass, n, 2e-6 * size, 1e-6);
     near = close_to(what, "first mass", a->first_mass, b->first_mass, n, 2e-6 * size, 2e-6) && near;
