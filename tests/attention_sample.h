@@ -58,8 +58,9 @@ static inline attention_shape sample_shape(uint64_t seed, int64_t limit) {
     s.Dv = sample_chance(seed, 27, 4) ? SAMPLE(29, 1, 8, 16, 24, 64, 72, 128, 256) : s.D;
     s.T = SAMPLE(7, 0, 1, 7, 63, 64, 65, 127, 128, 129, 191);
     s.S = sample_chance(seed, 8, 3) ? SAMPLE(9, 0, 1, 7, 63, 64, 65, 127, 128, 129, 191, 300) : s.T;
-    if (sample_chance(seed, 38, 10)) s.S = SAMPLE(39, 400, 520, 700);
+    if (sample_chance(seed, 38, 8)) s.S = SAMPLE(39, 400, 520, 700);
     if (sample_chance(seed, 40, 30)) s.T = s.S = 600;
+    if (s.window && s.S >= 400) s.window = SAMPLE(41, 100, 300, 450);
     if (sample_chance(seed, 30, 40)) s.T = s.S = 1000;
     if (sample_chance(seed, 31, 40)) s.S = 1000;
     if (sample_chance(seed, 32, 1000)) s.T = s.S = 4096, limit *= 200;
