@@ -10,7 +10,9 @@ for header in "$headers"/softpick/*.h; do
     case $header in
         */dlpack.h) echo '#include <dlpack/dlpack.h>' | "$cc" -fsyntax-only -x c - 2>/dev/null || continue ;;
     esac
-    "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c "$header"
-    "$cxx" -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c++ "$header"
+    # included, as users do: compiled by itself, an inline function of it would be called unused
+    include="#include <softpick/$(basename "$header")>"
+    echo "$include" | "$cc" -std=c11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c -
+    echo "$include" | "$cxx" -std=c++17 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I"$headers" -x c++ -
 done
 echo "headers: each compiles alone as C11 and C++17"
