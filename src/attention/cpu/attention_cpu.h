@@ -137,8 +137,8 @@ static inline int64_t sp_cpu_sums_index(const sp_cpu_plan *plan, int64_t sequenc
 /* Queries that stay in the second-level cache, with dout and dq, while keys pass by. */
 int64_t sp_cpu_resident_queries(const sp_cpu_plan *plan);
 
-/* The shared rows of query head h of a sequence, dq that of one chunk. */
-sp_cpu_queries sp_cpu_shared_queries(const sp_cpu_plan *plan, int64_t sequence, int64_t h, int64_t chunk);
+/* The shared rows of query head h of sequence i, dq that of one chunk. */
+sp_cpu_queries sp_cpu_shared_queries(const sp_cpu_plan *plan, int64_t i, int64_t h, int64_t chunk);
 
 /* ---- the driver ------------------------------------------------------------------------------------------------- */
 
