@@ -76,6 +76,7 @@ static const pattern patterns[] = {
     {"all zero", same_q, all_zero, 0, false},
     {"positive at last", same_q, late_positive, 150, false},
     {"one positive at last", same_q, late_positive, 199, false},
+    {"far below zero", same_q, late_positive, INT64_MAX, false},
     {"huge", same_q, huge, 37, true},
     {"huge and turning", turning_q, huge, 5, true},
     {"rising", same_q, rising, 64, false},
@@ -179,10 +180,31 @@ static void one_positive_score_at_each_position(void **state) {
     assert_true(near);
 }
 
+/* Ends of windows in every place of the blocks that keys are taken in. */
+static void windows_of_any_length(void **state) {
+    (void)state;
+    static const int64_t windows[] = {1, 15, 16, 17, 100, 128, 255, 256, 257, 300, 513};
+    bool near = true;
+    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++)
+        for (int kind = 0; kind < 2; kind++)
+            for (int dtype = 0; dtype < 2; dtype++) {
+                agree_case a = {.shape = medium};
+                a.shape.normalizer = (sp_normalizer)kind;
+                a.shape.dtype = dtypes[dtype];
+                a.shape.window = windows[i];
+                a.shape.T = 40, a.shape.S = 700, a.shape.liveness = true;
+                near = agree_check("a window", a) && near;
+                a.pass = SP_ATTENTION_DECODE, a.shape.T = 3, a.shape.S = 2100, a.shape.liveness = false;
+                near = agree_check("a window", a) && near;
+            }
+    assert_true(near);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patterns_of_scores_agree_with_the_definition),
         cmocka_unit_test(one_positive_score_at_each_position),
+        cmocka_unit_test(windows_of_any_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
