@@ -10,7 +10,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tool=${TOOL:-${1:-build/release}/softpick}
-out=${2:-$(mktemp -d)}
+folder=${2:-$(mktemp -d)}
 rounds=${ROUNDS:-3}
 seconds=${SECONDS_PER_ROW:-0.2}
 dtypes=${DTYPES:-f32,bf16}
@@ -19,7 +19,7 @@ python=${PYTHON:-python3}
     echo "attention_cpu.sh: $tool: there is no such program; give the build folder, or TOOL=path" >&2
     exit 2
 }
-mkdir -p "$out"
+mkdir -p "$folder"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -37,8 +37,8 @@ ours() {
     name=$1
     shift
     if [ -n "$python" ]; then
-        "$tool" bench attention --seconds "$seconds" --dtype "$dtypes" "$@" --json >"$out/unfinished"
-        mv "$out/unfinished" "$out/ours-$name.json"
+        "$tool" bench attention --seconds "$seconds" --dtype "$dtypes" "$@" --json >"$folder/unfinished"
+        mv "$folder/unfinished" "$folder/ours-$name.json"
     else
         "$tool" bench attention --seconds "$seconds" --dtype "$dtypes" "$@"
     fi
@@ -48,8 +48,8 @@ theirs() {
     shift
     [ $peer = yes ] || return 0
     "$python" "$here/peers/cpu_attention.py" --seconds "$seconds" --dtype "$dtypes" "$@" \
-        --naive-limit "${NAIVE_LIMIT:-2048}" >"$out/unfinished"
-    mv "$out/unfinished" "$out/peer-$name.json"
+        --naive-limit "${NAIVE_LIMIT:-2048}" >"$folder/unfinished"
+    mv "$folder/unfinished" "$folder/peer-$name.json"
 }
 
 # both NAME ARGUMENT...: what both understand
@@ -62,9 +62,9 @@ both() {
 }
 
 finish() {
-    rm -f "$out/unfinished"
-    say "the JSON of each run is in $out"
-    [ -z "$python" ] || "$python" "$here/peers/attention_table.py" "$out"
+    rm -f "$folder/unfinished"
+    say "the JSON of each run is in $folder"
+    [ -z "$python" ] || "$python" "$here/peers/attention_table.py" "$folder"
 }
 trap finish EXIT
 trap 'exit 1' INT TERM
