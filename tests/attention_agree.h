@@ -325,46 +325,32 @@ static inline bool agree_backward(agree_case *a, const char *variant, const atte
            near;
 }
 
-/* Whether n numbers are the same bits.  0 and -0 count as one: a product that underflows may have left either. */
-static inline bool agree_bits(const void *a, const void *b, int64_t n, int64_t bytes_each) {
-    const char *x = a, *y = b;
-    if (memcmp(a, b, (size_t)(n * bytes_each)) == 0) return true;
-    for (int64_t i = 0; i < n * bytes_each; i += bytes_each) {
-        uint64_t bits = 0, others = 0, sign = UINT64_C(1) << (8 * bytes_each - 1);
-        memcpy(&bits, x + i, (size_t)bytes_each);
-        memcpy(&others, y + i, (size_t)bytes_each);
-        if (bits != others && ((bits | others) & ~sign)) return false;
-    }
-    return true;
-}
-
 /* Name of the first array in which two copies of a case have other bits, gaps included; NULL if there is none.
  * Liveness counts where both have it. */
 static inline const char *agree_difference(const attention_case *a, const attention_case *b) {
-    int64_t H = a->problem.q.shape[2], rows = a->n_lse, bytes = sp_dtype_bytes(a->problem.q.dtype);
+    int64_t H = a->problem.q.shape[2], rows = a->n_lse;
     const sp_attention_statistics *x = &a->statistics, *y = &b->statistics;
     const struct {
         const char *name;
         const void *a, *b;
-        int64_t n, bytes_each;
+        int64_t bytes;
     } parts[] = {
-        {"out", a->blocks[3], b->blocks[3], a->block_bytes[3] / bytes, bytes},
-        {"lse", a->lse, b->lse, rows, 4},
-        {"mass", x->mass, y->mass, rows, 4},
-        {"first mass", x->first_mass, y->first_mass, rows, 4},
-        {"entropy", x->entropy, y->entropy, rows, 4},
-        {"highest", x->highest, y->highest, rows, 4},
-        {"zeros", x->zeros, y->zeros, rows, 8},
-        {"liveness", a->problem.liveness, b->problem.liveness, a->n_liveness, 4},
-        {"dq", a->blocks[5], b->blocks[5], a->block_bytes[5] / bytes, bytes},
-        {"dk", a->blocks[6], b->blocks[6], a->block_bytes[6] / bytes, bytes},
-        {"dv", a->blocks[7], b->blocks[7], a->block_bytes[7] / bytes, bytes},
-        {"dsink", a->dsink, b->dsink, H, 4},
-        {"drow_factor", a->drow_factor, b->drow_factor, H, 4},
+        {"out", a->blocks[3], b->blocks[3], a->block_bytes[3]},
+        {"lse", a->lse, b->lse, 4 * rows},
+        {"mass", x->mass, y->mass, 4 * rows},
+        {"first mass", x->first_mass, y->first_mass, 4 * rows},
+        {"entropy", x->entropy, y->entropy, 4 * rows},
+        {"highest", x->highest, y->highest, 4 * rows},
+        {"zeros", x->zeros, y->zeros, 8 * rows},
+        {"liveness", a->problem.liveness, b->problem.liveness, 4 * a->n_liveness},
+        {"dq", a->blocks[5], b->blocks[5], a->block_bytes[5]},
+        {"dk", a->blocks[6], b->blocks[6], a->block_bytes[6]},
+        {"dv", a->blocks[7], b->blocks[7], a->block_bytes[7]},
+        {"dsink", a->dsink, b->dsink, 4 * H},
+        {"drow_factor", a->drow_factor, b->drow_factor, 4 * H},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (parts[i].a && parts[i].b && !agree_bits(parts[i].a, parts[i].b, parts[i].n, parts[i].bytes_each))
-            return parts[i].name;
+        if (parts[i].a && parts[i].b && memcmp(parts[i].a, parts[i].b, (size_t)parts[i].bytes)) return parts[i].name;
     return NULL;
 }
 

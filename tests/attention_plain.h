@@ -139,7 +139,7 @@ static inline void plain_statistics(const plain_head *head, int64_t t, float log
     for (int64_t j = head->keys.first; j < head->keys.end; j++) {
         mass += plain_weight(head->p, head->s[j], log_d);
         zeros += plain_rectifies(head->p) && head->s[j] <= 0;
-        if (!(head->s[j] <= highest)) highest = head->s[j];
+        if (isnan(head->s[j]) || head->s[j] > highest) highest = head->s[j];
     }
     for (int64_t j = head->keys.first; j < head->keys.end; j++) {
         float part = plain_weight(head->p, head->s[j], log_d) / mass;
@@ -147,7 +147,7 @@ static inline void plain_statistics(const plain_head *head, int64_t t, float log
     }
     bool sees_first = head->keys.first == 0 && head->keys.end > 0;
     wanted->mass[index] = mass;
-    wanted->first_mass[index] = sees_first ? plain_weight(head->p, head->s[0], log_d) : 0;
+    wanted->first_mass[index] = sees_first ? plain_weight(head->p, head->s[0], log_d) + 0 * mass : 0;
     wanted->entropy[index] = entropy;
     wanted->highest[index] = highest;
     wanted->zeros[index] = zeros;

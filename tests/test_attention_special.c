@@ -27,6 +27,9 @@ static double same_q(int64_t t, int64_t d) { return (void)t, d == 0; }
 /* The score is the key's first channel times -1, 0 or 1. */
 static double turning_q(int64_t t, int64_t d) { return d == 0 ? (double)(t % 3 - 1) : 0; }
 
+/* The score is four times the key's first channel. */
+static double large_q(int64_t t, int64_t d) { return (void)t, d == 0 ? 4 : 0; }
+
 /* Each 16 queries look at another channel. */
 static double slab_q(int64_t t, int64_t d) { return d == t / 16 % 8; }
 
@@ -65,6 +68,11 @@ static double tiny(int64_t j, int64_t d, int64_t place) { return d ? 0 : (double
 
 static double turning(int64_t j, int64_t d, int64_t place) { return d ? 0 : (double)(j % place - 2); }
 
+/* Every third score is beyond what a float can hold. */
+static double below_floats(int64_t j, int64_t d, int64_t place) {
+    return d ? 0 : j % 3 == place ? -3e38 : 0.25 * (double)(j % 5 - 2);
+}
+
 /* Blocks of 16 keys whose scores are all negative, `place` of 100. */
 static double slabs(int64_t j, int64_t d, int64_t place) {
     bool dead = (int64_t)sp_random_below(5, (uint64_t)d, (uint64_t)j / 16, 100) < place;
@@ -91,6 +99,7 @@ static const pattern patterns[] = {
     {"tiny", same_q, tiny, 12, false},
     {"tinier", turning_q, tiny, 22, false},
     {"turning", turning_q, turning, 5, false},
+    {"overflowing below", large_q, below_floats, 1, true},
     {"no dead blocks", slab_q, slabs, 0, false},
     {"half of the blocks dead", slab_q, slabs, 50, false},
     {"most blocks dead", slab_q, slabs, 98, false},

@@ -125,12 +125,13 @@ static void row_statistics(const wide_head *head, int64_t t, sp_key_range keys) 
         double s = head->s[j];
         mass += head->w[j];
         zeros += rectifies(problem->normalizer) && s <= 0;
-        if (!(s <= highest)) highest = s; /* NaN goes through */
+        if (isnan(s) || s > highest) highest = s; /* NaN stays */
     }
     for (int64_t j = 0; j < keys.end - keys.first; j++)
         if (head->w[j] != 0) entropy -= head->w[j] / mass * log(head->w[j] / mass);
     if (wanted->mass) wanted->mass[index] = (float)mass;
-    if (wanted->first_mass) wanted->first_mass[index] = keys.first == 0 && keys.end > 0 ? (float)head->w[0] : 0;
+    /* NaN anywhere in a row is NaN in each of its sums */
+    if (wanted->first_mass) wanted->first_mass[index] = keys.first == 0 && keys.end > 0 ? (float)(head->w[0] + 0 * mass) : 0;
     if (wanted->entropy) wanted->entropy[index] = (float)entropy;
     if (wanted->highest) wanted->highest[index] = (float)highest;
     if (wanted->zeros) wanted->zeros[index] = zeros;

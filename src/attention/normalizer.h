@@ -97,8 +97,9 @@ static inline v log2_of(v x) {
     return v_fma(v_mul(z, v_set(2 * LOG2_E)), series, __builtin_convertvector(n, v));
 }
 
-/* 2^(t-c) = power * (1 + fraction), the power exact. */
+/* 2^(t-c) = power * (1 + fraction), the power exact.  A score that overflowed to -inf is one that is not there. */
 static inline void split_power(v t, v shift, v *power, v *fraction) {
+    t = v_max(v_set(ABSENT_SCORE), t); /* this way round NaN stays */
     v n = v_round(t);
     *fraction = power_minus_one(v_sub(t, n));
     *power = v_power(v_sub(n, shift));
