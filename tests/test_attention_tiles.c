@@ -46,9 +46,9 @@ static void run_emulated(attention_case *c, int n_threads) {
     int64_t bytes;
     const char *why;
     assert_true(sp_pairs_accept(&c->problem, SP_ATTENTION_FORWARD, &why));
-    assert_int_equal(sp_pairs_workspace(&c->problem, SP_ATTENTION_FORWARD, n_threads, &bytes), SP_OK);
+    assert_int_equal(sp_pairs_forward_workspace(&c->problem, n_threads, &bytes), SP_OK);
     void *workspace = case_allocate(bytes);
-    sp_pairs_run(&emulated, &c->problem, SP_ATTENTION_FORWARD, n_threads, workspace);
+    sp_pairs_forward_run(&emulated, &c->problem, n_threads, workspace);
     free(workspace);
 }
 

@@ -45,6 +45,21 @@ static void products_and_sums_know_their_end(void **state) {
     assert_int_equal(sp_round_up(64, 64), 64);
 }
 
+static void parts_are_carved_from_aligned_places(void **state) {
+    (void)state;
+    _Alignas(SP_ALIGNMENT) char block[256];
+    int64_t used = 0;
+    assert_ptr_equal(sp_carve(block, &used, 3, 4), block);
+    assert_ptr_equal(sp_carve(block, &used, 65, 1), block + 64);
+    assert_int_equal(used, 192);
+    assert_null(sp_carve(NULL, &used, 1, 64));
+    assert_int_equal(used, 256);
+    assert_null(sp_carve(block, &used, INT64_MAX / 4, 8));
+    assert_true(used == INT64_MAX);
+    assert_null(sp_carve(block, &used, 1, 1)); /* for good */
+    assert_true(used == INT64_MAX);
+}
+
 static void a_view_is_row_major(void **state) {
     (void)state;
     float numbers[24];
@@ -65,6 +80,7 @@ int main(void) {
         cmocka_unit_test(memory_is_zeroed_and_aligned),
         cmocka_unit_test(sizes_that_cannot_be_are_refused),
         cmocka_unit_test(products_and_sums_know_their_end),
+        cmocka_unit_test(parts_are_carved_from_aligned_places),
         cmocka_unit_test(a_view_is_row_major),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

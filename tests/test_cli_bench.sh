@@ -2,30 +2,9 @@
 # softpick bench from the outside: messages, exit codes, streams, the table, the JSON document.
 # Usage: test_cli_bench.sh TOOL
 set -u
-tool=$1
-bench=$(cd "$(dirname "$0")/../bench" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
-
-# expect CODE ARGUMENT...: runs the tool; its exit code must be CODE.  Leaves out and err.
-expect() {
-    wanted=$1
-    shift
-    "$tool" "$@" >out 2>err </dev/null
-    code=$?
-    last="softpick $*"
-    [ "$code" = "$wanted" ] || wrong "exit code $code, not $wanted"
-}
-
-wrong() {
-    failures=$((failures + 1))
-    echo "FAILED: $last: $1"
-    sed 's/^/    /' out err
-}
-
-says() { grep -qF -e "$2" "$1" || wrong "\"$2\" is not in $1"; }
+# shellcheck source=cli_support.sh
+. "$(dirname "$0")/cli_support.sh"
+bench=$here/../bench
 
 # json EXPRESSION: true of the document d in out, and of its cases
 json() {
@@ -135,5 +114,4 @@ last="attention_cpu.sh nowhere"
 [ $? = 2 ] || wrong "exit code is not 2"
 says err "nowhere/softpick: there is no such program"
 
-[ "$failures" = 0 ] || exit 1
-echo "softpick bench: all as it should be"
+finish

@@ -2,29 +2,8 @@
 # The tool's manners: help, version, exit codes, streams, suggestions; and what `softpick info` says.
 # Usage: test_cli_commands.sh TOOL
 set -u
-tool=$1
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-
-# expect CODE ARGUMENT...: runs the tool; its exit code must be CODE.  Leaves $work/out and $work/err.
-expect() {
-    wanted=$1
-    shift
-    "$tool" "$@" >"$work/out" 2>"$work/err" </dev/null
-    code=$?
-    last="softpick $*"
-    [ "$code" = "$wanted" ] || wrong "exit code $code, not $wanted"
-}
-
-wrong() {
-    failures=$((failures + 1))
-    echo "FAILED: $last: $1"
-    sed 's/^/    /' "$work/out" "$work/err"
-}
-
-says() { grep -qF -e "$2" "$work/$1" || wrong "\"$2\" is not in $1"; }
-silent() { [ ! -s "$work/$1" ] || wrong "something was written to $1"; }
+# shellcheck source=cli_support.sh
+. "$(dirname "$0")/cli_support.sh"
 
 # help and version
 expect 2
@@ -33,7 +12,7 @@ silent out
 expect 0 --help
 says out "Usage: softpick COMMAND"
 silent err
-commands=$(sed -n 's/^  \([a-z]\{1,\}\)  .*/\1/p' "$work/out")
+commands=$(sed -n 's/^  \([a-z]\{1,\}\)  .*/\1/p' out)
 [ -n "$commands" ] || wrong "no commands listed"
 expect 0 --version
 says out "softpick 0."
@@ -45,9 +24,9 @@ for command in $commands; do
     says out "Example"
     says out "Exit status"
     silent err
-    cp "$work/out" "$work/help"
+    cp out "$work/help"
     expect 0 help "$command"
-    cmp -s "$work/out" "$work/help" || wrong "differs from softpick $command --help"
+    cmp -s out "$work/help" || wrong "differs from softpick $command --help"
     expect 2 "$command" --no-such-option
     says err "softpick $command: "
     says err "--no-such-option"
@@ -65,11 +44,11 @@ silent out
 
 # streams
 last="softpick info, standard output full"
-"$tool" info >/dev/full 2>"$work/err"
+"$tool" info >/dev/full 2>err
 [ $? = 1 ] || wrong "exit code is not 1"
 says err "standard output: "
 last="softpick info, reader gone"
-("$tool" info 2>"$work/err"; true) | true
+("$tool" info 2>err; true) | true
 silent err
 
 # info
@@ -104,5 +83,4 @@ says out '"features": [],'
 says out '"runs": "scalar"'
 unset SP_CPU
 
-[ "$failures" = 0 ] || exit 1
-echo "the tool's manners: all as they should be"
+finish

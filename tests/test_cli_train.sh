@@ -2,31 +2,10 @@
 # softpick train from the outside: usage, messages, exit codes, streams, resumption, Ctrl-C, a full disk.
 # Usage: test_cli_train.sh TOOL
 set -u
-tool=$1
-work=$(mktemp -d)
+# shellcheck source=cli_support.sh
+. "$(dirname "$0")/cli_support.sh"
 disk=$work/disk
 trap 'umount "$disk" 2>/dev/null; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failures=0
-
-# expect CODE ARGUMENT...: runs the tool; its exit code must be CODE.  Leaves out and err.
-expect() {
-    wanted=$1
-    shift
-    "$tool" "$@" >out 2>err </dev/null
-    code=$?
-    last="softpick $*"
-    [ "$code" = "$wanted" ] || wrong "exit code $code, not $wanted"
-}
-
-wrong() {
-    failures=$((failures + 1))
-    echo "FAILED: $last: $1"
-    sed 's/^/    /' out err
-}
-
-says() { grep -qF -e "$2" "$1" || wrong "\"$2\" is not in $1"; }
-one_line() { [ "$(wc -l <err)" = 1 ] || wrong "more than one line on standard error"; }
 
 awk 'BEGIN { for (i = 0; i < 900; i++) printf "line %d says the %d and the %d%s", i, i % 7, i * i % 11, ".\n" }' >text.txt
 expect 0 tokenize --text text.txt --out shards --vocabulary 300
@@ -131,5 +110,4 @@ else
     echo "skipped: a full disk (no right to mount one)"
 fi
 
-[ "$failures" = 0 ] && echo "all as expected"
-exit "$((failures > 0))"
+finish

@@ -92,6 +92,11 @@ static inline int64_t sp_problem_lse_index(const sp_attention *problem, const sp
     return (sequence->b * problem->q.shape[2] + h) * problem->q.shape[1] + sequence->q_first + t;
 }
 
+static inline bool sp_problem_wants_statistics(const sp_attention *problem) {
+    const sp_attention_statistics *wanted = &problem->statistics;
+    return wanted->mass || wanted->first_mass || wanted->entropy || wanted->highest || wanted->zeros;
+}
+
 /* How the liveness words lie: tiles of 64 queries and of 128 keys of the longest sequence. */
 typedef struct sp_liveness_shape {
     int64_t n_query_tiles, n_key_tiles;

@@ -39,4 +39,12 @@ sp_status sp_allocate(void **out, int64_t bytes, const char *what) {
 
 bool sp_multiply_sizes(int64_t a, int64_t b, int64_t *out) { return !__builtin_mul_overflow(a, b, out); }
 
+void *sp_carve(void *base, int64_t *used, int64_t n, size_t bytes) {
+    int64_t at = *used, size;
+    bool fits = sp_multiply_sizes(n, (int64_t)bytes, &size) && size <= INT64_MAX - SP_ALIGNMENT &&
+                sp_add_sizes(at, sp_round_up(size, SP_ALIGNMENT), used);
+    if (!fits) *used = INT64_MAX;
+    return base && fits ? (char *)base + at : NULL;
+}
+
 bool sp_add_sizes(int64_t a, int64_t b, int64_t *out) { return !__builtin_add_overflow(a, b, out); }

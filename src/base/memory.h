@@ -3,6 +3,7 @@
 #define SP_BASE_MEMORY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -20,5 +21,9 @@ bool sp_add_sizes(int64_t a, int64_t b, int64_t *out);
 static inline int64_t sp_round_up(int64_t value, int64_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
+
+/* Takes `n` things of `bytes` each from `base`, the next at a multiple of SP_ALIGNMENT.  `base` NULL: they are only
+ * counted.  What does not fit an int64_t leaves *used at INT64_MAX for good. */
+void *sp_carve(void *base, int64_t *used, int64_t n, size_t bytes);
 
 #endif

@@ -74,33 +74,13 @@ static int64_t scratch_floats(const sp_cpu_plan *plan, sp_attention_pass pass) {
 
 /* ---- the plan --------------------------------------------------------------------------------------------------- */
 
-/* Items of up to n_queries queries of each query head. */
-static int64_t count_query_items(const sp_attention *problem, int64_t n_queries) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++)
-        n += problem->q.shape[2] * ((sp_problem_sequence(problem, i).n_q + n_queries - 1) / n_queries);
-    return n;
-}
-
-/* Fewer queries to an item where there would be too few items to go round. */
-static int64_t choose_queries(const sp_attention *problem, int n_threads) {
-    int64_t n = SP_CPU_QUERIES_FORWARD;
-    while (n > 8 * SP_CPU_ROWS && count_query_items(problem, n) < 4 * (int64_t)n_threads) n /= 2;
-    return n;
-}
-
-static bool wants_statistics(const sp_attention_statistics *statistics) {
-    return statistics->mass || statistics->first_mass || statistics->entropy || statistics->highest ||
-           statistics->zeros;
-}
-
 /* What all passes have. */
 static sp_cpu_plan plan_common(const sp_attention *problem, int n_threads) {
     sp_cpu_plan plan = {.problem = problem,
                         .D = sp_round_up(problem->q.shape[3], SP_CPU_LANES),
                         .Dv = sp_round_up(problem->v.shape[3], SP_CPU_LANES),
                         .n_chunks = 1,
-                        .statistics = wants_statistics(&problem->statistics),
+                        .statistics = sp_problem_wants_statistics(problem),
                         .liveness = sp_problem_liveness_shape(problem),
                         .n_threads = n_threads > 0 ? n_threads : omp_get_max_threads()};
     for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
@@ -196,14 +176,14 @@ static void plan_backward(sp_cpu_plan *plan) {
     plan->chunk_keys = plan->shares ? longest_chunk(problem, plan->n_chunks) : plan->max_k;
     if (!plan->shares) return;
     plan->shared_rows = problem->q.shape[0] * problem->q.shape[1] + n_sequences * SP_CPU_ROWS; /* whole steps */
-    plan->n_row_items = count_query_items(problem, SP_CPU_QUERIES_PREPARED);
+    plan->n_row_items = sp_items_count_queries(problem, SP_CPU_QUERIES_PREPARED);
 }
 
 static sp_cpu_plan plan_begin(const sp_attention *problem, sp_attention_pass pass, int n_threads) {
     sp_cpu_plan plan = plan_common(problem, n_threads);
     if (pass == SP_ATTENTION_FORWARD) {
-        plan.n_queries = choose_queries(problem, plan.n_threads);
-        plan.n_items = count_query_items(problem, plan.n_queries);
+        plan.n_queries = sp_items_choose_queries(problem, SP_CPU_QUERIES_FORWARD, 8 * SP_CPU_ROWS, plan.n_threads);
+        plan.n_items = sp_items_count_queries(problem, plan.n_queries);
     } else {
         plan_backward(&plan);
     }
@@ -230,42 +210,8 @@ sp_cpu_queries sp_cpu_shared_queries(const sp_cpu_plan *plan, int64_t i, int64_t
 
 /* ---- items ------------------------------------------------------------------------------------------------------ */
 
-/* Scores that queries [first, first + n) see. */
-static int64_t count_scores(const sp_attention *problem, const sp_sequence *sequence, int64_t first, int64_t n) {
-    int64_t count = 0;
-    for (int64_t t = first; t < first + n; t += SP_CPU_ROWS) {
-        sp_key_range keys = sp_problem_visible(problem, sequence, t);
-        count += keys.end - keys.first + 1;
-    }
-    return count;
-}
-
-/* Longest first; the rest decides ties, so that the order is always the same. */
-static int compare_items(const void *left, const void *right) {
-    const sp_cpu_item *a = left, *b = right;
-    if (a->work != b->work) return a->work < b->work ? 1 : -1;
-    if (a->sequence != b->sequence) return a->sequence < b->sequence ? -1 : 1;
-    if (a->head != b->head) return a->head < b->head ? -1 : 1;
-    return a->first < b->first ? -1 : a->first > b->first;
-}
-
 static void sort_items(sp_cpu_plan *plan) {
-    qsort(plan->items, (size_t)plan->n_items, sizeof *plan->items, compare_items);
-}
-
-/* Up to n_queries queries of each query head; returns how many items. */
-static int64_t list_query_items(const sp_attention *problem, int64_t n_queries, sp_cpu_item *items) {
-    int64_t n_items = 0;
-    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
-        sp_sequence sequence = sp_problem_sequence(problem, i);
-        for (int64_t first = 0; first < sequence.n_q; first += n_queries) {
-            int64_t n = sequence.n_q - first < n_queries ? sequence.n_q - first : n_queries;
-            int64_t work = count_scores(problem, &sequence, first, n);
-            for (int64_t h = 0; h < problem->q.shape[2]; h++, n_items++)
-                items[n_items] = (sp_cpu_item){.sequence = i, .head = h, .first = first, .n = n, .work = work};
-        }
-    }
-    return n_items;
+    qsort(plan->items, (size_t)plan->n_items, sizeof *plan->items, sp_items_compare);
 }
 
 /* Keys [first, end) of each key/value head of sequence i; returns how many items. */
@@ -302,39 +248,29 @@ static void list_backward_items(sp_cpu_plan *plan) {
 
 /* ---- workspace -------------------------------------------------------------------------------------------------- */
 
-/* Takes `n` numbers of some bytes from the workspace; with base NULL they are only counted. */
-static void *take_bytes(char *base, int64_t *used, int64_t n, size_t bytes, bool *fits) {
-    int64_t at = *used, size = 0;
-    *fits = *fits && sp_multiply_sizes(n, (int64_t)bytes, &size) && size <= INT64_MAX - SP_ALIGNMENT &&
-            sp_add_sizes(at, sp_round_up(size, SP_ALIGNMENT), used);
-    return base && *fits ? base + at : NULL;
-}
-
 /* Points the plan's lists into `base`; returns where the scratch of the first thread begins.  *fits: false if the bytes
  * are more than can be counted. */
-static int64_t plan_place(sp_cpu_plan *plan, char *base, bool *fits) {
+static int64_t plan_place(sp_cpu_plan *plan, void *base) {
     const sp_attention *problem = plan->problem;
     int64_t n_sequences = sp_problem_n_sequences(problem), H = problem->q.shape[2];
     int64_t used = 0, rows = H * plan->shared_rows, n_sums = n_sequences * H * plan->n_sums;
-    *fits = true;
-    plan->items = take_bytes(base, &used, plan->n_items, sizeof *plan->items, fits);
-    plan->row_items = take_bytes(base, &used, plan->n_row_items, sizeof *plan->row_items, fits);
-    plan->cuts = take_bytes(base, &used, n_sequences * (plan->n_chunks + 1), sizeof *plan->cuts, fits);
-    plan->dsink = take_bytes(base, &used, n_sums, sizeof *plan->dsink, fits);
-    plan->drow_factor = take_bytes(base, &used, n_sums, sizeof *plan->drow_factor, fits);
-    plan->shared.q = take_bytes(base, &used, rows * plan->D, sizeof(float), fits);
-    plan->shared.dout = take_bytes(base, &used, rows * plan->Dv, sizeof(float), fits);
-    plan->shared.gradient = take_bytes(base, &used, rows * SP_CPU_GRADIENT_FLOATS, sizeof(float), fits);
-    plan->shared.dq = take_bytes(base, &used, plan->n_chunks * rows * plan->D, sizeof(float), fits);
+    plan->items = sp_carve(base, &used, plan->n_items, sizeof *plan->items);
+    plan->row_items = sp_carve(base, &used, plan->n_row_items, sizeof *plan->row_items);
+    plan->cuts = sp_carve(base, &used, n_sequences * (plan->n_chunks + 1), sizeof *plan->cuts);
+    plan->dsink = sp_carve(base, &used, n_sums, sizeof *plan->dsink);
+    plan->drow_factor = sp_carve(base, &used, n_sums, sizeof *plan->drow_factor);
+    plan->shared.q = sp_carve(base, &used, rows * plan->D, sizeof(float));
+    plan->shared.dout = sp_carve(base, &used, rows * plan->Dv, sizeof(float));
+    plan->shared.gradient = sp_carve(base, &used, rows * SP_CPU_GRADIENT_FLOATS, sizeof(float));
+    plan->shared.dq = sp_carve(base, &used, rows * plan->D, (size_t)plan->n_chunks * sizeof(float));
     return used;
 }
 
 sp_status sp_cpu_workspace(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
     sp_cpu_plan plan = plan_begin(problem, pass, n_threads);
-    bool fits;
-    int64_t scratch, shared = plan_place(&plan, NULL, &fits);
-    fits = fits && sp_multiply_sizes(scratch_floats(&plan, pass), (int64_t)sizeof(float), &scratch) &&
-           sp_multiply_sizes(scratch, plan.n_threads, &scratch) && sp_add_sizes(scratch, shared, n_bytes);
+    int64_t scratch, shared = plan_place(&plan, NULL);
+    bool fits = sp_multiply_sizes(scratch_floats(&plan, pass), (int64_t)sizeof(float), &scratch) &&
+                sp_multiply_sizes(scratch, plan.n_threads, &scratch) && sp_add_sizes(scratch, shared, n_bytes);
     SP_REQUIRE(fits, SP_OUT_OF_MEMORY, "the workspace of this attention is too large to count");
     return SP_OK;
 }
@@ -365,14 +301,6 @@ static void add_sums(const sp_cpu_plan *plan) {
     }
 }
 
-/* Blocks that no query sees are not come by. */
-static void clear_liveness(const sp_cpu_plan *plan) {
-    const sp_attention *problem = plan->problem;
-    int64_t words = plan->liveness.n_query_tiles * plan->liveness.n_key_tiles;
-    words *= sp_problem_n_sequences(problem) * problem->q.shape[2];
-    memset(problem->liveness, 0, (size_t)words * sizeof *problem->liveness);
-}
-
 typedef void item_function(const sp_cpu_plan *plan, const sp_cpu_item *item, float *scratch);
 
 static void run_items(const sp_cpu_plan *plan, item_function *run, const sp_cpu_item *items, int64_t n, float *scratch,
@@ -385,13 +313,12 @@ static void run_items(const sp_cpu_plan *plan, item_function *run, const sp_cpu_
 void sp_cpu_run(const sp_cpu_body *body, const sp_attention *problem, sp_attention_pass pass, int n_threads,
                 void *workspace) {
     sp_cpu_plan plan = plan_begin(problem, pass, n_threads);
-    bool fits;
-    int64_t floats = scratch_floats(&plan, pass), shared = plan_place(&plan, workspace, &fits);
+    int64_t floats = scratch_floats(&plan, pass), shared = plan_place(&plan, workspace);
     float *scratch = (float *)(void *)((char *)workspace + shared);
-    if (pass == SP_ATTENTION_FORWARD && problem->liveness) clear_liveness(&plan);
+    if (pass == SP_ATTENTION_FORWARD) sp_items_clear_liveness(problem);
     if (plan.n_items == 0) return;
     if (pass == SP_ATTENTION_FORWARD) {
-        list_query_items(problem, plan.n_queries, plan.items);
+        sp_items_list_queries(problem, plan.n_queries, plan.items);
         sort_items(&plan);
         run_items(&plan, body->forward, plan.items, plan.n_items, scratch, floats);
         return;
@@ -399,7 +326,7 @@ void sp_cpu_run(const sp_cpu_body *body, const sp_attention *problem, sp_attenti
     list_backward_items(&plan);
     sort_items(&plan);
     clear_sums(&plan);
-    if (plan.shares) list_query_items(problem, SP_CPU_QUERIES_PREPARED, plan.row_items);
+    if (plan.shares) sp_items_list_queries(problem, SP_CPU_QUERIES_PREPARED, plan.row_items);
     run_items(&plan, body->backward_before, plan.row_items, plan.n_row_items, scratch, floats);
     run_items(&plan, body->backward, plan.items, plan.n_items, scratch, floats);
     run_items(&plan, body->backward_after, plan.row_items, plan.n_row_items, scratch, floats);

@@ -11,6 +11,7 @@
 #ifndef SP_ATTENTION_CPU_H
 #define SP_ATTENTION_CPU_H
 
+#include "attention/cpu/items.h"
 #include "attention/problem.h"
 
 enum {
@@ -27,14 +28,6 @@ enum {
     SP_CPU_GRADIENT_FLOATS = 8,      /* room for a query_constants */
     SP_CPU_NOTE_FLOATS = 8,          /* room for a row_notes */
 };
-
-typedef struct sp_cpu_item {
-    int64_t sequence;
-    int64_t head;     /* backward: the key/value head */
-    int64_t first, n; /* queries; backward: keys */
-    int64_t chunk;    /* backward: which of the sequence's */
-    int64_t work;     /* scores to compute */
-} sp_cpu_item;
 
 /* Query rows prepared for backward. */
 typedef struct sp_cpu_queries {

@@ -13,7 +13,6 @@
 #include "base/status.h"
 
 bool sp_pairs_accept(const sp_attention *problem, sp_attention_pass pass, const char **why) {
-    const sp_attention_statistics *wanted = &problem->statistics;
     *why = NULL;
     if (problem->q.dtype != SP_DTYPE_BF16)
         *why = "it computes bf16 alone";
@@ -23,31 +22,24 @@ bool sp_pairs_accept(const sp_attention *problem, sp_attention_pass pass, const 
         *why = "a head is wider than 256";
     else if (pass == SP_ATTENTION_BACKWARD)
         return true;
-    else if (wanted->mass || wanted->first_mass || wanted->entropy || wanted->highest || wanted->zeros)
+    else if (sp_problem_wants_statistics(problem))
         *why = "it gives no statistics";
     return *why == NULL;
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
-/* Takes `n` things of `bytes` each, from a multiple of SP_ALIGNMENT. */
-static void *take(void *base, int64_t *used, int64_t n, size_t bytes) {
-    void *at = base ? (char *)base + *used : NULL;
-    *used += sp_round_up(n * (int64_t)bytes, SP_ALIGNMENT);
-    return at;
-}
-
 int64_t sp_pairs_forward_carve(const sp_pairs_plan *plan, void *base, sp_pairs_forward_scratch *scratch) {
     int64_t used = 0, rows = plan->n_queries;
-    scratch->q = take(base, &used, rows * plan->D, sizeof *scratch->q);
-    scratch->out = take(base, &used, rows * plan->Dv, sizeof *scratch->out);
-    scratch->sum = take(base, &used, rows * 16, sizeof *scratch->sum);
-    scratch->scale = take(base, &used, rows, sizeof *scratch->scale);
-    scratch->minus_shift = take(base, &used, rows, sizeof *scratch->minus_shift);
-    scratch->unit = take(base, &used, rows, sizeof *scratch->unit);
+    scratch->q = sp_carve(base, &used, rows * plan->D, sizeof *scratch->q);
+    scratch->out = sp_carve(base, &used, rows * plan->Dv, sizeof *scratch->out);
+    scratch->sum = sp_carve(base, &used, rows * 16, sizeof *scratch->sum);
+    scratch->scale = sp_carve(base, &used, rows, sizeof *scratch->scale);
+    scratch->minus_shift = sp_carve(base, &used, rows, sizeof *scratch->minus_shift);
+    scratch->unit = sp_carve(base, &used, rows, sizeof *scratch->unit);
     for (int i = 0; i < 2; i++) {
-        scratch->score[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_PART_KEYS, sizeof(float));
-        scratch->weight[i] = take(base, &used, SP_PAIRS_STEP * SP_PAIRS_KEYS, sizeof(uint16_t));
+        scratch->score[i] = sp_carve(base, &used, SP_PAIRS_STEP * SP_PAIRS_PART_KEYS, sizeof(float));
+        scratch->weight[i] = sp_carve(base, &used, SP_PAIRS_STEP * SP_PAIRS_KEYS, sizeof(uint16_t));
     }
     return used;
 }
@@ -55,33 +47,19 @@ int64_t sp_pairs_forward_carve(const sp_pairs_plan *plan, void *base, sp_pairs_f
 /* Points the plan's shared members into `base`; returns the bytes they take. */
 static int64_t carve_shared(sp_pairs_plan *plan, void *base) {
     int64_t used = 0;
-    plan->items = take(base, &used, plan->n_items, sizeof *plan->items);
-    plan->first_block = take(base, &used, sp_problem_n_sequences(plan->problem) + 1, sizeof *plan->first_block);
-    plan->wild = take(base, &used, plan->n_blocks, 1);
-    plan->keys = take(base, &used, plan->n_blocks * SP_PAIRS_KEYS * plan->D, sizeof *plan->keys);
-    plan->values = take(base, &used, plan->n_blocks * SP_PAIRS_KEYS * plan->Dv, sizeof *plan->values);
+    plan->items = sp_carve(base, &used, plan->n_items, sizeof *plan->items);
+    plan->first_block = sp_carve(base, &used, sp_problem_n_sequences(plan->problem) + 1, sizeof *plan->first_block);
+    plan->wild = sp_carve(base, &used, plan->n_blocks, 1);
+    plan->keys = sp_carve(base, &used, plan->n_blocks * SP_PAIRS_KEYS * plan->D, sizeof *plan->keys);
+    plan->values = sp_carve(base, &used, plan->n_blocks * SP_PAIRS_KEYS * plan->Dv, sizeof *plan->values);
     return used;
 }
 
 /* ---- the plan --------------------------------------------------------------------------------------------------- */
 
-static int64_t count_items(const sp_attention *problem, int64_t n_queries) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++)
-        n += (sp_problem_sequence(problem, i).n_q + n_queries - 1) / n_queries;
-    return n * problem->q.shape[2];
-}
-
 /* Blocks of one head of a sequence. */
 static int64_t count_blocks(const sp_attention *problem, int64_t i) {
     return (sp_problem_sequence(problem, i).n_k + SP_PAIRS_KEYS - 1) / SP_PAIRS_KEYS;
-}
-
-/* Fewer queries to an item where there would be too few items to go round. */
-static int64_t choose_queries(const sp_attention *problem, int n_threads) {
-    int64_t n = SP_PAIRS_QUERIES;
-    while (n > SP_LIVENESS_QUERIES && count_items(problem, n) < 4 * (int64_t)n_threads) n /= 2;
-    return n;
 }
 
 static sp_pairs_plan plan_begin(const sp_attention *problem, int n_threads) {
@@ -89,45 +67,17 @@ static sp_pairs_plan plan_begin(const sp_attention *problem, int n_threads) {
                           .D = sp_round_up(problem->q.shape[3], 32),
                           .Dv = sp_round_up(problem->v.shape[3], 32),
                           .n_threads = n_threads > 0 ? n_threads : omp_get_max_threads()};
-    plan.n_queries = choose_queries(problem, plan.n_threads);
-    plan.n_items = count_items(problem, plan.n_queries);
+    plan.n_queries = sp_items_choose_queries(problem, SP_PAIRS_QUERIES, SP_LIVENESS_QUERIES, plan.n_threads);
+    plan.n_items = sp_items_count_queries(problem, plan.n_queries);
     for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++)
         plan.n_blocks += problem->k.shape[2] * count_blocks(problem, i);
     if (plan.n_threads > plan.n_items) plan.n_threads = plan.n_items > 1 ? (int)plan.n_items : 1;
     return plan;
 }
 
-/* Scores that queries [first, first + n) see, or nearly so. */
-static int64_t count_scores(const sp_attention *problem, const sp_sequence *sequence, int64_t first, int64_t n) {
-    int64_t count = 0;
-    for (int64_t t = first; t < first + n; t += 8) {
-        sp_key_range keys = sp_problem_visible(problem, sequence, t);
-        count += keys.end - keys.first + 1;
-    }
-    return count;
-}
-
-/* Longest first; the rest decides ties, so that the order is always the same. */
-static int compare_items(const void *left, const void *right) {
-    const sp_pairs_item *a = left, *b = right;
-    if (a->work != b->work) return a->work < b->work ? 1 : -1;
-    if (a->sequence != b->sequence) return a->sequence < b->sequence ? -1 : 1;
-    if (a->head != b->head) return a->head < b->head ? -1 : 1;
-    return a->first < b->first ? -1 : a->first > b->first;
-}
-
 static void list_items(const sp_pairs_plan *plan) {
-    sp_pairs_item *item = plan->items;
-    for (int64_t i = 0; i < sp_problem_n_sequences(plan->problem); i++) {
-        sp_sequence sequence = sp_problem_sequence(plan->problem, i);
-        for (int64_t first = 0; first < sequence.n_q; first += plan->n_queries) {
-            int64_t left = sequence.n_q - first, n = left < plan->n_queries ? left : plan->n_queries;
-            int64_t work = count_scores(plan->problem, &sequence, first, n);
-            for (int64_t h = 0; h < plan->problem->q.shape[2]; h++)
-                *item++ = (sp_pairs_item){.sequence = i, .head = h, .first = first, .n = n, .work = work};
-        }
-    }
-    qsort(plan->items, (size_t)plan->n_items, sizeof *plan->items, compare_items);
+    sp_items_list_queries(plan->problem, plan->n_queries, plan->items);
+    qsort(plan->items, (size_t)plan->n_items, sizeof *plan->items, sp_items_compare);
 }
 
 static void list_blocks(const sp_pairs_plan *plan) {
@@ -137,10 +87,9 @@ static void list_blocks(const sp_pairs_plan *plan) {
         plan->first_block[i + 1] = plan->first_block[i] + problem->k.shape[2] * count_blocks(problem, i);
 }
 
-sp_status sp_pairs_workspace(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
+sp_status sp_pairs_forward_workspace(const sp_attention *problem, int n_threads, int64_t *n_bytes) {
     sp_pairs_plan plan = plan_begin(problem, n_threads);
     int64_t scratch = sp_pairs_forward_carve(&plan, NULL, &(sp_pairs_forward_scratch){0});
-    (void)pass;
     bool fits = sp_multiply_sizes(scratch, plan.n_threads, &scratch) &&
                 sp_add_sizes(scratch, carve_shared(&plan, NULL), n_bytes);
     SP_REQUIRE(fits, SP_OUT_OF_MEMORY, "the workspace of this attention is too large to count");
@@ -149,19 +98,11 @@ sp_status sp_pairs_workspace(const sp_attention *problem, sp_attention_pass pass
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-static void clear_liveness(const sp_attention *problem) {
-    sp_liveness_shape shape = sp_problem_liveness_shape(problem);
-    int64_t n = sp_problem_n_sequences(problem) * problem->q.shape[2] * shape.n_query_tiles * shape.n_key_tiles;
-    for (int64_t i = 0; problem->liveness && i < n; i++) problem->liveness[i] = 0;
-}
-
-void sp_pairs_run(const sp_pairs_body *body, const sp_attention *problem, sp_attention_pass pass, int n_threads,
-                  void *workspace) {
+void sp_pairs_forward_run(const sp_pairs_body *body, const sp_attention *problem, int n_threads, void *workspace) {
     sp_pairs_plan plan = plan_begin(problem, n_threads);
     char *scratch = (char *)workspace + carve_shared(&plan, workspace);
     int64_t scratch_bytes = sp_pairs_forward_carve(&plan, NULL, &(sp_pairs_forward_scratch){0});
-    (void)pass;
-    clear_liveness(problem);
+    sp_items_clear_liveness(problem);
     if (plan.n_items == 0) return;
     list_items(&plan);
     list_blocks(&plan);

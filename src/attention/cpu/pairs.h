@@ -13,6 +13,7 @@
 #ifndef SP_ATTENTION_PAIRS_H
 #define SP_ATTENTION_PAIRS_H
 
+#include "attention/cpu/items.h"
 #include "attention/problem.h"
 
 enum {
@@ -25,19 +26,13 @@ enum {
     SP_PAIRS_WIDTH = 256,     /* of a head at most */
 };
 
-typedef struct sp_pairs_item {
-    int64_t sequence, head;
-    int64_t first, n; /* queries; first is a multiple of SP_LIVENESS_QUERIES */
-    int64_t work;     /* scores to compute */
-} sp_pairs_item;
-
 typedef struct sp_pairs_plan {
     const sp_attention *problem;
     int64_t D, Dv;     /* padded */
     int64_t n_queries; /* of an item at most */
     int64_t n_items, n_blocks;
     int n_threads;
-    sp_pairs_item *items;
+    sp_cpu_item *items;
     int64_t *first_block;    /* (n_sequences + 1): of head 0 of the sequence; its heads follow each other */
     uint16_t *keys, *values; /* packed */
     uint8_t *wild;           /* (n_blocks) bit g: group g of the block's values is not all finite */
@@ -59,17 +54,15 @@ typedef struct sp_pairs_body {
     void (*open)(void); /* before and after the work of a thread */
     void (*close)(void);
     void (*pack)(const sp_pairs_plan *plan, int64_t block);
-    void (*forward)(const sp_pairs_plan *plan, const sp_pairs_item *item, void *scratch);
+    void (*forward)(const sp_pairs_plan *plan, const sp_cpu_item *item, void *scratch);
 } sp_pairs_body;
 
 extern const sp_pairs_body sp_pairs_body_amx, sp_pairs_body_avx512_bf16;
 
 /* Whether these bodies can do the problem; if not, *why says what they lack. */
 bool sp_pairs_accept(const sp_attention *problem, sp_attention_pass pass, const char **why);
-SP_MUST_CHECK sp_status sp_pairs_workspace(const sp_attention *problem, sp_attention_pass pass, int n_threads,
-                                           int64_t *n_bytes);
-void sp_pairs_run(const sp_pairs_body *body, const sp_attention *problem, sp_attention_pass pass, int n_threads,
-                  void *workspace);
+SP_MUST_CHECK sp_status sp_pairs_forward_workspace(const sp_attention *problem, int n_threads, int64_t *n_bytes);
+void sp_pairs_forward_run(const sp_pairs_body *body, const sp_attention *problem, int n_threads, void *workspace);
 
 /* Points the members into `base`; returns the bytes they take.  With base NULL only that. */
 int64_t sp_pairs_forward_carve(const sp_pairs_plan *plan, void *base, sp_pairs_forward_scratch *scratch);

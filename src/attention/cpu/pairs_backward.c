@@ -21,52 +21,46 @@ enum {
 
 /* ---- workspace -------------------------------------------------------------------------------------------------- */
 
-/* Takes `bytes`, rounded up to whole cache lines. */
-static void *take(char *base, int64_t *used, int64_t bytes) {
-    void *at = base ? base + *used : NULL;
-    *used += sp_round_up(bytes, SP_ALIGNMENT);
-    return at;
-}
-
 int64_t sp_pairs_queries_carve(const sp_pairs_backward *plan, char *base, int64_t n_rows, sp_pairs_queries *queries) {
     int64_t used = 0;
-    queries->q_columns = take(base, &used, n_rows * plan->D * 2);
-    queries->dout_columns = take(base, &used, n_rows * plan->Dv * 2);
-    queries->q_rows = take(base, &used, n_rows * plan->D * 2);
-    queries->dout_rows = take(base, &used, n_rows * plan->Dv * 2);
-    queries->constants = take(base, &used, n_rows * SP_PAIRS_ROW_CONSTANTS * (int64_t)sizeof(float));
+    queries->q_columns = sp_carve(base, &used, n_rows * plan->D, sizeof(uint16_t));
+    queries->dout_columns = sp_carve(base, &used, n_rows * plan->Dv, sizeof(uint16_t));
+    queries->q_rows = sp_carve(base, &used, n_rows * plan->D, sizeof(uint16_t));
+    queries->dout_rows = sp_carve(base, &used, n_rows * plan->Dv, sizeof(uint16_t));
+    queries->constants = sp_carve(base, &used, n_rows * SP_PAIRS_ROW_CONSTANTS, sizeof(float));
     return used;
 }
 
 int64_t sp_pairs_backward_carve(const sp_pairs_backward *plan, char *base, sp_pairs_backward_scratch *scratch) {
-    int64_t used = 0, pairs = plan->slab * plan->n_block * 2, own_rows = plan->n_chunks > 1 ? 0 : plan->max_q;
+    int64_t used = 0, pairs = plan->slab * plan->n_block, own_rows = plan->n_chunks > 1 ? 0 : plan->max_q;
     sp_pairs_keys *keys = &scratch->keys;
-    scratch->weight = take(base, &used, pairs);
-    scratch->gradient = take(base, &used, pairs);
-    scratch->gradient_pairs = take(base, &used, pairs);
-    keys->k_rows = take(base, &used, plan->max_k * plan->D * 2);
-    keys->v_rows = take(base, &used, plan->max_k * plan->Dv * 2);
-    keys->k_columns = take(base, &used, plan->max_k * plan->D * 2);
-    keys->dk = take(base, &used, plan->max_k * plan->D * (int64_t)sizeof(float));
-    keys->dv = take(base, &used, plan->max_k * plan->Dv * (int64_t)sizeof(float));
-    keys->wild = take(base, &used, plan->max_k / SP_PAIRS_UNIT);
-    scratch->dq = take(base, &used, own_rows * plan->D * (int64_t)sizeof(float));
+    scratch->weight = sp_carve(base, &used, pairs, sizeof(uint16_t));
+    scratch->gradient = sp_carve(base, &used, pairs, sizeof(uint16_t));
+    scratch->gradient_pairs = sp_carve(base, &used, pairs, sizeof(uint16_t));
+    keys->k_rows = sp_carve(base, &used, plan->max_k * plan->D, sizeof(uint16_t));
+    keys->v_rows = sp_carve(base, &used, plan->max_k * plan->Dv, sizeof(uint16_t));
+    keys->k_columns = sp_carve(base, &used, plan->max_k * plan->D, sizeof(uint16_t));
+    keys->dk = sp_carve(base, &used, plan->max_k * plan->D, sizeof(float));
+    keys->dv = sp_carve(base, &used, plan->max_k * plan->Dv, sizeof(float));
+    keys->wild = sp_carve(base, &used, plan->max_k / SP_PAIRS_UNIT, 1);
+    scratch->dq = sp_carve(base, &used, own_rows * plan->D, sizeof(float));
     return used + sp_pairs_queries_carve(plan, base ? base + used : NULL, own_rows, &scratch->queries);
 }
 
 /* Points the plan into `base` and returns how many bytes it takes. */
 static int64_t carve(sp_pairs_backward *plan, char *base) {
     int64_t used = 0, H = plan->problem->q.shape[2], shared = plan->n_chunks > 1 ? H * plan->n_rows : 0;
-    int64_t n_sums = H * plan->n_parts * (int64_t)sizeof(double);
-    plan->items = take(base, &used, plan->n_items * (int64_t)sizeof *plan->items);
-    plan->parts = take(base, &used, plan->n_parts * (int64_t)sizeof *plan->parts);
-    plan->dsink = take(base, &used, n_sums);
-    plan->drow_factor = take(base, &used, n_sums);
-    plan->queries = take(base, &used, sp_pairs_queries_carve(plan, NULL, shared, &(sp_pairs_queries){0}));
-    plan->dq = take(base, &used, plan->n_chunks * shared * plan->D * (int64_t)sizeof(float));
+    int64_t n_sums = H * plan->n_parts;
+    plan->items = sp_carve(base, &used, plan->n_items, sizeof *plan->items);
+    plan->parts = sp_carve(base, &used, plan->n_parts, sizeof *plan->parts);
+    plan->dsink = sp_carve(base, &used, n_sums, sizeof(double));
+    plan->drow_factor = sp_carve(base, &used, n_sums, sizeof(double));
+    plan->queries = sp_carve(base, &used, sp_pairs_queries_carve(plan, NULL, shared, &(sp_pairs_queries){0}), 1);
+    plan->dq = sp_carve(base, &used, shared * plan->D, (size_t)plan->n_chunks * sizeof(float));
     plan->scratch_bytes = sp_pairs_backward_carve(plan, NULL, &(sp_pairs_backward_scratch){0});
     plan->scratch = base ? base + used : NULL;
-    return used + plan->n_threads * plan->scratch_bytes;
+    sp_carve(NULL, &used, plan->n_threads, (size_t)plan->scratch_bytes);
+    return used;
 }
 
 /* ---- the plan --------------------------------------------------------------------------------------------------- */
@@ -152,7 +146,8 @@ static void list_items(sp_pairs_backward *plan) {
 
 sp_status sp_pairs_backward_workspace(const sp_attention *problem, int n_threads, int64_t *n_bytes) {
     sp_pairs_backward plan = plan_begin(problem, n_threads);
-    *n_bytes = sp_round_up(carve(&plan, NULL), SP_ALIGNMENT);
+    *n_bytes = carve(&plan, NULL);
+    SP_REQUIRE(*n_bytes < INT64_MAX, SP_OUT_OF_MEMORY, "the workspace of this attention is too large to count");
     return SP_OK;
 }
 
