@@ -115,6 +115,11 @@ typedef struct sp_attention {
                            what the dead blocks do not need is left out */
     bool compute_dead;  /* computes what is otherwise left out because its weights are 0, to the same bits where all
                            numbers are finite: for tests and measurements */
+
+    /* tensors on a GPU (all on one): lse, sink, row_factor, statistics and their gradients lie there too, cu_q, cu_k,
+     * key_lengths and page_table in host memory */
+    void *stream;   /* cudaStream_t on which the pass is queued; the call does not wait for it */
+    bool any_order; /* backward may add the shares of dq in any order: faster, but not the same bits each time */
 } sp_attention;
 
 /* Zeroes, sets struct_bytes, softpick with lambda 1 and the default eps, causal.  The first takes the size of the
@@ -142,7 +147,7 @@ SP_API SP_MUST_CHECK sp_status sp_attention_liveness_words(const sp_attention *p
 SP_API SP_MUST_CHECK sp_status sp_attention_workspace(const sp_attention *problem, sp_attention_pass pass,
                                                       int n_threads, int64_t *n_bytes);
 
-/* Runs a pass.  `workspace`: as many bytes as asked for, 64-byte aligned (NULL if 0).  Checks every argument once.
+/* Runs a pass.  `workspace`: as many bytes as asked for, 64-byte aligned (NULL if 0), on the tensors' device.  Checks every argument once.
  * Same inputs and variant give the same bits, with any number of threads. */
 SP_API SP_MUST_CHECK sp_status sp_attention_forward(const sp_attention *problem, void *workspace, int64_t n_bytes,
                                                     int n_threads);

@@ -97,8 +97,7 @@ static sp_status run(const sp_attention *callers, sp_attention_pass pass, void *
                needed);
     SP_REQUIRE(!needed || (workspace && (uintptr_t)workspace % SP_ALIGNMENT == 0), SP_BAD_ARGUMENT, "workspace is %s",
                workspace ? "not at a multiple of 64 bytes" : "NULL");
-    row->run(&problem, pass, n_threads, workspace);
-    return SP_OK;
+    return row->run(&problem, pass, n_threads, workspace);
 }
 
 sp_status sp_attention_forward(const sp_attention *problem, void *workspace, int64_t n_bytes, int n_threads) {

@@ -30,11 +30,12 @@ static sp_status workspace_cpu(const sp_attention *problem, sp_attention_pass pa
 }
 
 #define CPU_ROW(isa)                                                                                                   \
-    static void run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
+    static sp_status run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
         if (pass == SP_ATTENTION_DECODE)                                                                               \
             sp_decode_run(&sp_decode_body_##isa, problem, n_threads, workspace);                                       \
         else                                                                                                           \
             sp_cpu_run(&sp_cpu_body_##isa, problem, pass, n_threads, workspace);                                       \
+        return SP_OK;                                                                                                  \
     }                                                                                                                  \
     static sp_status rows_##isa(const sp_attention *problem, sp_attention_row_function function, void *user) {         \
         return sp_cpu_rows(&sp_cpu_body_##isa, problem, function, user);                                               \
@@ -68,7 +69,7 @@ static sp_status workspace_pairs(const sp_attention *problem, sp_attention_pass 
 }
 
 #define PAIRS_ROW(isa)                                                                                                 \
-    static void run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
+    static sp_status run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
         switch (pass) {                                                                                                \
         case SP_ATTENTION_DECODE: sp_decode_run(&sp_decode_body_avx512, problem, n_threads, workspace); break;         \
         case SP_ATTENTION_BACKWARD:                                                                                    \
@@ -76,6 +77,7 @@ static sp_status workspace_pairs(const sp_attention *problem, sp_attention_pass 
             break;                                                                                                     \
         default: sp_pairs_forward_run(&sp_pairs_body_##isa, problem, n_threads, workspace);                            \
         }                                                                                                              \
+        return SP_OK;                                                                                                  \
     }
 
 PAIRS_ROW(amx)

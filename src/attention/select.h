@@ -8,7 +8,7 @@
 typedef struct sp_attention_row {
     sp_variant variant; /* accepts: of an sp_attention_question */
     sp_status (*workspace)(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes);
-    void (*run)(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace);
+    sp_status (*run)(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace);
     sp_status (*rows)(const sp_attention *problem, sp_attention_row_function function, void *user);
 } sp_attention_row;
 
