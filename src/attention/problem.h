@@ -35,23 +35,15 @@ static inline int64_t sp_problem_n_sequences(const sp_attention *problem) {
 }
 
 static inline sp_sequence sp_problem_sequence(const sp_attention *problem, int64_t i) {
-    if (problem->page_table)
-        return (sp_sequence){.b = i,
-                             .n_q = problem->q.shape[1],
-                             .n_k = problem->key_lengths[i],
-                             .n_k_rows = problem->key_lengths[i],
-                             .pages = problem->page_table + i * problem->pages_per_sequence};
-    if (!problem->cu_q) {
-        int64_t n_k = problem->k.shape[1];
-        return (sp_sequence){.b = i,
-                             .n_q = problem->q.shape[1],
-                             .n_k = problem->key_lengths ? problem->key_lengths[i] : n_k,
-                             .n_k_rows = n_k};
+    const int64_t n_q = problem->q.shape[1], n_k = problem->k.shape[1], *cu_q = problem->cu_q;
+    if (problem->page_table) {
+        int64_t length = problem->key_lengths[i];
+        return (sp_sequence){i, 0, 0, n_q, length, length, problem->page_table + i * problem->pages_per_sequence};
     }
-    const int64_t *cu_q = problem->cu_q, *cu_k = problem->cu_k ? problem->cu_k : problem->cu_q;
-    int64_t n_k = cu_k[i + 1] - cu_k[i];
-    return (sp_sequence){
-        .q_first = cu_q[i], .k_first = cu_k[i], .n_q = cu_q[i + 1] - cu_q[i], .n_k = n_k, .n_k_rows = n_k};
+    if (!cu_q) return (sp_sequence){i, 0, 0, n_q, problem->key_lengths ? problem->key_lengths[i] : n_k, n_k, NULL};
+    const int64_t *cu_k = problem->cu_k ? problem->cu_k : cu_q;
+    int64_t length = cu_k[i + 1] - cu_k[i];
+    return (sp_sequence){0, cu_q[i], cu_k[i], cu_q[i + 1] - cu_q[i], length, length, NULL};
 }
 
 /* Keys that query t of the sequence sees.  Both ends grow with t. */
