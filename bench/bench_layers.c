@@ -49,6 +49,12 @@ static void die(const char *what) {
     exit(1);
 }
 
+/* A function of the CPU's table. */
+#define CPU(function, ...)                                                                                             \
+    do {                                                                                                               \
+        if (sp_layers_cpu.function(sp_device_host(), __VA_ARGS__) != SP_OK) die(sp_last_message());                    \
+    } while (0)
+
 static void *memory(int64_t bytes) {
     void *out;
     if (sp_allocate(&out, bytes, "benchmark") != SP_OK) die(sp_last_message());
@@ -93,7 +99,7 @@ static double row_rstd(const bench *b, int64_t n) {
     return 1.0 / sqrt(sum / C + 1e-6);
 }
 
-static void rmsnorm_forward(bench *b) { sp_rmsnorm_forward(b->y, b->act, b->rstd, b->x, b->weight, b->N, C, 1e-6f); }
+static void rmsnorm_forward(bench *b) { CPU(rmsnorm_forward, b->y, b->act, b->rstd, b->x, b->weight, b->N, C, 1e-6f); }
 
 static double rmsnorm_forward_error(bench *b) {
     double worst = 0.0;
@@ -104,7 +110,7 @@ static double rmsnorm_forward_error(bench *b) {
 }
 
 static void rmsnorm_backward(bench *b) {
-    sp_rmsnorm_backward(b->dx, b->dweight, b->y, b->act, b->x, b->weight, b->rstd, b->N, C, b->workspace);
+    CPU(rmsnorm_backward, b->dx, NULL, NULL, b->dweight, b->y, b->act, b->x, b->weight, b->rstd, b->N, C, b->workspace);
 }
 
 static double rmsnorm_backward_error(bench *b) {
@@ -122,7 +128,7 @@ static double rmsnorm_backward_error(bench *b) {
     return worst;
 }
 
-static void rope(bench *b) { sp_rope_apply(b->y, b->act, C, b->positions, b->table, b->N, C / D, D, false); }
+static void rope(bench *b) { CPU(rope_apply, b->y, b->act, C, b->positions, b->table, b->N, C / D, D, false); }
 
 static double rope_error(bench *b) {
     double worst = 0.0;
@@ -131,14 +137,14 @@ static double rope_error(bench *b) {
         double angle = b->positions[n] * pow(10000.0, -2.0 * (double)(n % (D / 2)) / D);
         int64_t i = n * C + n % (D / 2);
         double expected = at(b->y, b->act, i) * cos(angle) - at(b->y, b->act, i + D / 2) * sin(angle);
-        sp_rope_apply((char *)b->y + n * C * sp_dtype_bytes(b->act), b->act, C, b->positions + n, b->table, 1, C / D, D,
-                      false);
+        CPU(rope_apply, (char *)b->y + n * C * sp_dtype_bytes(b->act), b->act, C, b->positions + n, b->table, 1, C / D,
+            D, false);
         worst = fmax(worst, error_of(at(b->y, b->act, i), expected, 1.0, b->act));
     }
     return worst;
 }
 
-static void swiglu_forward(bench *b) { sp_swiglu_forward(b->s, b->gu, b->act, b->N, F); }
+static void swiglu_forward(bench *b) { CPU(swiglu_forward, b->s, b->gu, b->act, b->N, F); }
 
 static double swiglu_forward_error(bench *b) {
     double worst = 0.0;
@@ -149,7 +155,7 @@ static double swiglu_forward_error(bench *b) {
     return worst;
 }
 
-static void swiglu_backward(bench *b) { sp_swiglu_backward(b->dgu, b->s, b->ds, b->gu, b->act, b->N, F); }
+static void swiglu_backward(bench *b) { CPU(swiglu_backward, b->dgu, b->s, b->ds, b->gu, b->act, b->N, F); }
 
 static double swiglu_backward_error(bench *b) {
     double worst = swiglu_forward_error(b);
@@ -163,7 +169,7 @@ static double swiglu_backward_error(bench *b) {
     return worst;
 }
 
-static void embedding_forward(bench *b) { sp_embedding_forward(b->dx, b->values, b->tokens, b->N, C); }
+static void embedding_forward(bench *b) { CPU(embedding_forward, b->dx, b->values, b->tokens, b->N, C); }
 
 static double embedding_forward_error(bench *b) {
     for (int64_t n = 0; n < b->N; n++)
@@ -171,7 +177,7 @@ static double embedding_forward_error(bench *b) {
     return 0.0;
 }
 
-static void embedding_backward(bench *b) { sp_embedding_backward(b->values, b->dx, b->tokens, b->N, C); }
+static void embedding_backward(bench *b) { CPU(embedding_backward, b->values, b->dx, b->tokens, b->N, C, NULL); }
 
 static double embedding_backward_error(bench *b) {
     memset(b->values, 0, (size_t)V * C * sizeof(float));
@@ -183,9 +189,9 @@ static double embedding_backward_error(bench *b) {
 }
 
 static double loss_of(bench *b, bool gradient) {
-    double loss = 0.0;
-    int64_t n_targets = 0;
-    sp_cross_entropy(&loss, &n_targets, b->logits, b->act, b->tokens, b->N / 4, V, gradient, 1.0f);
+    double loss, *losses = (double *)b->workspace;
+    CPU(cross_entropy, losses, b->logits, b->act, b->tokens, b->N / 4, V, gradient, 1.0f);
+    CPU(sum, &loss, losses, b->N / 4);
     return loss;
 }
 
@@ -213,7 +219,7 @@ static double loss_backward_error(bench *b) {
 
 static void adamw(bench *b) {
     sp_adamw options = {1e-3, 0.9, 0.95, 1e-15, 0.1, 1};
-    sp_adamw_step(b->values, b->gradient, b->m, b->v, N_PARAMETERS, 0.5f, &options);
+    CPU(adamw_step, b->values, NULL, b->gradient, b->m, b->v, N_PARAMETERS, 0.5f, &options);
 }
 
 static double adamw_error(bench *b) {
@@ -225,7 +231,11 @@ static double adamw_error(bench *b) {
     return error_of(b->values[N_PARAMETERS - 1], value * (1.0 - 1e-4) - copysign(1e-3, gradient), 0.0, SP_DTYPE_F32);
 }
 
-static void norm(bench *b) { b->rstd[0] = (float)sp_norm(b->gradient, N_PARAMETERS); }
+static void norm(bench *b) {
+    double norm;
+    CPU(norm, &norm, b->gradient, N_PARAMETERS);
+    b->rstd[0] = (float)norm;
+}
 
 static double norm_error(bench *b) {
     double sum = 0.0;
@@ -302,19 +312,23 @@ static const product_shape products[] = {
 };
 
 static sp_status forward(bench *b, const product_shape *p) {
-    return sp_linear_forward(b->gu, b->act, p->M, b->y, p->K, b->values, b->act, NULL, b->N, p->K, p->M);
+    return sp_layers_cpu.linear_forward(sp_device_host(), b->gu, b->act, p->M, b->y, p->K, b->values, b->act, NULL,
+                                        b->N, p->K, p->M);
 }
 
 static sp_status forward_residual(bench *b, const product_shape *p) {
-    return sp_linear_forward(b->dgu, SP_DTYPE_F32, p->M, b->y, p->K, b->values, b->act, b->m, b->N, p->K, p->M);
+    return sp_layers_cpu.linear_forward(sp_device_host(), b->dgu, SP_DTYPE_F32, p->M, b->y, p->K, b->values, b->act,
+                                        b->m, b->N, p->K, p->M);
 }
 
 static sp_status backward_input(bench *b, const product_shape *p) {
-    return sp_linear_backward_input(b->dgu, b->act, p->K, b->gu, p->M, b->values, b->act, b->N, p->K, p->M);
+    return sp_layers_cpu.linear_backward_input(sp_device_host(), b->dgu, b->act, p->K, b->gu, p->M, b->values, b->act,
+                                               b->N, p->K, p->M);
 }
 
 static sp_status backward_weight(bench *b, const product_shape *p) {
-    return sp_linear_backward_weight(b->v, b->gu, p->M, b->y, p->K, b->act, b->N, p->K, p->M);
+    return sp_layers_cpu.linear_backward_weight(sp_device_host(), b->v, b->gu, p->M, b->y, p->K, b->act, b->N, p->K,
+                                                p->M);
 }
 
 typedef sp_status (*product_function)(bench *b, const product_shape *p);
@@ -351,7 +365,7 @@ static void setup(bench *b) {
     int64_t wide = b->N * (V > 2 * F ? V : 2 * F) * 4;
     b->x = memory(b->N * C * 4), b->dx = memory(b->N * C * 4), b->y = memory(b->N * F * 4);
     b->weight = memory(C * 4), b->dweight = memory(C * 4), b->rstd = memory(b->N * 4);
-    b->table = memory(b->N * D * 4), b->workspace = memory(sp_rmsnorm_workspace(C));
+    b->table = memory(b->N * D * 4), b->workspace = memory(sp_layers_cpu.rmsnorm_workspace(C));
     b->values = memory(N_PARAMETERS * 4), b->gradient = memory(N_PARAMETERS * 4);
     b->m = memory(wide > N_PARAMETERS * 4 ? wide : N_PARAMETERS * 4), b->v = memory(N_PARAMETERS * 4);
     b->gu = memory(wide), b->dgu = memory(wide), b->s = memory(b->N * F * 4), b->ds = memory(b->N * F * 4);

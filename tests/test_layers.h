@@ -16,6 +16,9 @@
 #include "base/random.h"
 #include "layers/layers.h"
 
+/* A function of the CPU's table that must succeed. */
+#define CPU(function, ...) assert_int_equal(sp_layers_cpu.function(sp_device_host(), __VA_ARGS__), SP_OK)
+
 /* Round to nearest even by arithmetic instead of bits: 8 significant bits. */
 static inline double round_to_bf16(double value) {
     if (value == 0.0 || !isfinite(value)) return value;

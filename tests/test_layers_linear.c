@@ -48,8 +48,8 @@ static void check_forward(const problem *p, bool residual, bool in_place) {
     int64_t stride = in_place ? p->M : p->M + p->gap;
     float *r = random_numbers(SP_DTYPE_F32, p->N * p->M, 4, 1.0);
     void *y = in_place ? random_numbers(SP_DTYPE_F32, p->N * p->M, 4, 1.0) : numbers(p->out, p->N * stride);
-    assert_int_equal(sp_linear_forward(y, p->out, stride, p->x, p->K + p->gap, p->w, p->act,
-                                       residual ? (in_place ? y : r) : NULL, p->N, p->K, p->M),
+    assert_int_equal(sp_layers_cpu.linear_forward(sp_device_host(), y, p->out, stride, p->x, p->K + p->gap, p->w,
+                                                  p->act, residual ? (in_place ? y : r) : NULL, p->N, p->K, p->M),
                      SP_OK);
     for (int64_t n = 0; n < p->N; n++)
         for (int64_t m = 0; m < p->M; m++) {
@@ -67,7 +67,8 @@ static void check_forward(const problem *p, bool residual, bool in_place) {
 static void check_backward_input(const problem *p) {
     int64_t stride = p->K + p->gap;
     void *dx = numbers(p->out, p->N * stride);
-    assert_int_equal(sp_linear_backward_input(dx, p->out, stride, p->dy, p->M + p->gap, p->w, p->act, p->N, p->K, p->M),
+    assert_int_equal(sp_layers_cpu.linear_backward_input(sp_device_host(), dx, p->out, stride, p->dy, p->M + p->gap,
+                                                         p->w, p->act, p->N, p->K, p->M),
                      SP_OK);
     for (int64_t n = 0; n < p->N; n++)
         for (int64_t k = 0; k < p->K; k++) {
@@ -84,7 +85,8 @@ static void check_backward_input(const problem *p) {
 static void check_backward_weight(const problem *p) {
     float *dw = random_numbers(SP_DTYPE_F32, p->M * p->K, 5, 1.0);
     float *before = random_numbers(SP_DTYPE_F32, p->M * p->K, 5, 1.0);
-    assert_int_equal(sp_linear_backward_weight(dw, p->dy, p->M + p->gap, p->x, p->K + p->gap, p->act, p->N, p->K, p->M),
+    assert_int_equal(sp_layers_cpu.linear_backward_weight(sp_device_host(), dw, p->dy, p->M + p->gap, p->x,
+                                                          p->K + p->gap, p->act, p->N, p->K, p->M),
                      SP_OK);
     for (int64_t m = 0; m < p->M; m++)
         for (int64_t k = 0; k < p->K; k++) {
@@ -135,8 +137,12 @@ static void check_repeats(sp_dtype act) {
     for (int i = 0; i < 2; i++) {
         y[i] = numbers(act, p.N * p.M);
         dw[i] = random_numbers(SP_DTYPE_F32, p.M * p.K, 6, 1.0);
-        assert_int_equal(sp_linear_forward(y[i], act, p.M, p.x, p.K, p.w, act, NULL, p.N, p.K, p.M), SP_OK);
-        assert_int_equal(sp_linear_backward_weight(dw[i], p.dy, p.M, p.x, p.K, act, p.N, p.K, p.M), SP_OK);
+        assert_int_equal(
+            sp_layers_cpu.linear_forward(sp_device_host(), y[i], act, p.M, p.x, p.K, p.w, act, NULL, p.N, p.K, p.M),
+            SP_OK);
+        assert_int_equal(
+            sp_layers_cpu.linear_backward_weight(sp_device_host(), dw[i], p.dy, p.M, p.x, p.K, act, p.N, p.K, p.M),
+            SP_OK);
     }
     assert_memory_equal(y[0], y[1], (size_t)(p.N * p.M * sp_dtype_bytes(act)));
     assert_memory_equal(dw[0], dw[1], (size_t)(p.M * p.K) * sizeof(float));
@@ -164,7 +170,9 @@ static void many_shapes_in_turn_stay_right(void **state) {
         for (int64_t n = 1; n <= 300; n++) {
             float x[2] = {1.0f, 2.0f}, w[600], y[300];
             for (int64_t i = 0; i < 2 * n; i++) w[i] = (float)i;
-            assert_int_equal(sp_linear_forward(y, SP_DTYPE_F32, n, x, 2, w, SP_DTYPE_F32, NULL, 1, 2, n), SP_OK);
+            assert_int_equal(sp_layers_cpu.linear_forward(sp_device_host(), y, SP_DTYPE_F32, n, x, 2, w, SP_DTYPE_F32,
+                                                          NULL, 1, 2, n),
+                             SP_OK);
             for (int64_t i = 0; i < n; i++) assert_true(y[i] == (float)(6 * i + 2));
         }
 }
@@ -179,7 +187,8 @@ static void *multiply_often(void *own) {
     for (int i = 0; i < SIZE; i++) x[i] = scale;
     for (int i = 0; i < SIZE * SIZE; i++) w[i] = (float)(i / SIZE);
     for (int round = 0; round < 2000; round++) {
-        if (sp_linear_forward(y, SP_DTYPE_F32, SIZE, x, SIZE, w, SP_DTYPE_F32, NULL, 1, SIZE, SIZE) != SP_OK)
+        if (sp_layers_cpu.linear_forward(sp_device_host(), y, SP_DTYPE_F32, SIZE, x, SIZE, w, SP_DTYPE_F32, NULL, 1,
+                                         SIZE, SIZE) != SP_OK)
             return own;
         for (int i = 0; i < SIZE; i++)
             if (y[i] != scale * (float)(i * SIZE)) return own;
@@ -203,23 +212,40 @@ static void callers_at_the_same_time_do_not_disturb_each_other(void **state) {
 static void no_tokens_change_nothing(void **state) {
     (void)state;
     float w[4] = {0}, dw[4] = {1.0f, 2.0f, 3.0f, 4.0f};
-    assert_int_equal(sp_linear_forward(NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, NULL, 0, 2, 2), SP_OK);
-    assert_int_equal(sp_linear_backward_input(NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, 0, 2, 2), SP_OK);
-    assert_int_equal(sp_linear_backward_weight(dw, NULL, 2, NULL, 2, SP_DTYPE_F32, 0, 2, 2), SP_OK);
+    assert_int_equal(
+        sp_layers_cpu.linear_forward(sp_device_host(), NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, NULL, 0, 2, 2),
+        SP_OK);
+    assert_int_equal(
+        sp_layers_cpu.linear_backward_input(sp_device_host(), NULL, SP_DTYPE_F32, 2, NULL, 2, w, SP_DTYPE_F32, 0, 2, 2),
+        SP_OK);
+    assert_int_equal(
+        sp_layers_cpu.linear_backward_weight(sp_device_host(), dw, NULL, 2, NULL, 2, SP_DTYPE_F32, 0, 2, 2), SP_OK);
     assert_true(dw[0] == 1.0f && dw[3] == 4.0f);
 }
 
 static void wrong_calls_are_named(void **state) {
     (void)state;
     float x[4] = {0};
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F16, NULL, 2, 2, 2), SP_UNSUPPORTED);
+    assert_int_equal(
+        sp_layers_cpu.linear_forward(sp_device_host(), x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F16, NULL, 2, 2, 2),
+        SP_UNSUPPORTED);
     assert_non_null(strstr(sp_last_message(), "f16"));
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_BF16, x, 1, 2, 2), SP_BAD_ARGUMENT);
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 3, x, 1, x, SP_DTYPE_F32, x, 1, 1, 2), SP_BAD_ARGUMENT);
-    assert_int_equal(sp_linear_backward_input(x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_F32, 2, 2, 2), SP_UNSUPPORTED);
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 0, 2), SP_BAD_ARGUMENT);
+    assert_int_equal(
+        sp_layers_cpu.linear_forward(sp_device_host(), x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_BF16, x, 1, 2, 2),
+        SP_BAD_ARGUMENT);
+    assert_int_equal(
+        sp_layers_cpu.linear_forward(sp_device_host(), x, SP_DTYPE_F32, 3, x, 1, x, SP_DTYPE_F32, x, 1, 1, 2),
+        SP_BAD_ARGUMENT);
+    assert_int_equal(
+        sp_layers_cpu.linear_backward_input(sp_device_host(), x, SP_DTYPE_BF16, 2, x, 2, x, SP_DTYPE_F32, 2, 2, 2),
+        SP_UNSUPPORTED);
+    assert_int_equal(
+        sp_layers_cpu.linear_forward(sp_device_host(), x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 0, 2),
+        SP_BAD_ARGUMENT);
     setenv("SP_MATMUL", "nonesuch", 1);
-    assert_int_equal(sp_linear_forward(x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 2, 2), SP_BAD_ARGUMENT);
+    assert_int_equal(
+        sp_layers_cpu.linear_forward(sp_device_host(), x, SP_DTYPE_F32, 2, x, 2, x, SP_DTYPE_F32, NULL, 2, 2, 2),
+        SP_BAD_ARGUMENT);
     assert_non_null(strstr(sp_last_message(), "nonesuch"));
     assert_null(sp_matmul_variant(SP_DTYPE_F32));
     unsetenv("SP_MATMUL");

@@ -29,7 +29,7 @@ static void check_rmsnorm(sp_dtype act, int64_t N, int64_t C) {
     float *x = random_numbers(SP_DTYPE_F32, N * C, 1, 3.0), *weight = random_numbers(SP_DTYPE_F32, C, 2, 1.0);
     void *y = numbers(act, N * C);
     float *rstd = numbers(SP_DTYPE_F32, N);
-    sp_rmsnorm_forward(y, act, rstd, x, weight, N, C, eps);
+    CPU(rmsnorm_forward, y, act, rstd, x, weight, N, C, eps);
     for (int64_t n = 0; n < N; n++) {
         double r = rmsnorm_rstd(x + n * C, C, eps);
         assert_near(rstd[n], r, 8 * 0x1p-24, 0.0, "rstd", n);
@@ -50,7 +50,7 @@ static void rmsnorm_forward_is_the_formula(void **state) {
 static void rmsnorm_of_zeros_is_zero(void **state) {
     (void)state;
     float x[5] = {0}, weight[5] = {1, 1, 1, 1, 1}, y[5];
-    sp_rmsnorm_forward(y, SP_DTYPE_F32, NULL, x, weight, 1, 5, 1e-6f);
+    CPU(rmsnorm_forward, y, SP_DTYPE_F32, NULL, x, weight, 1, 5, 1e-6f);
     for (int i = 0; i < 5; i++) assert_true(y[i] == 0.0f);
 }
 
@@ -87,10 +87,15 @@ static void check_rmsnorm_gradient(sp_dtype act, int64_t N, int64_t C) {
     float *rstd = numbers(SP_DTYPE_F32, N), *dx = random_numbers(SP_DTYPE_F32, N * C, 6, 1.0);
     float *dx_before = random_numbers(SP_DTYPE_F32, N * C, 6, 1.0), *dweight = random_numbers(SP_DTYPE_F32, C, 7, 1.0);
     float *dweight_before = random_numbers(SP_DTYPE_F32, C, 7, 1.0);
-    void *workspace = malloc((size_t)sp_rmsnorm_workspace(C));
-    memset(workspace, 0xff, (size_t)sp_rmsnorm_workspace(C));
-    sp_rmsnorm_forward(y, act, rstd, x, weight, N, C, eps);
-    sp_rmsnorm_backward(dx, dweight, dy, act, x, weight, rstd, N, C, workspace);
+    void *workspace = malloc((size_t)sp_layers_cpu.rmsnorm_workspace(C));
+    memset(workspace, 0xff, (size_t)sp_layers_cpu.rmsnorm_workspace(C));
+    CPU(rmsnorm_forward, y, act, rstd, x, weight, N, C, eps);
+    void *dx_act = numbers(act, N * C), *again = numbers(act, N * C);
+    CPU(rmsnorm_backward, dx, dx_act, again, dweight, dy, act, x, weight, rstd, N, C, workspace);
+    assert_memory_equal(again, y, (size_t)(N * C * sp_dtype_bytes(act)));
+    for (int64_t i = 0; i < N * C; i++)
+        assert_near(number_at(dx_act, act, i), dx[i], act == SP_DTYPE_BF16 ? 0x1p-8 : 0, 0, "dx_act", i);
+    free(dx_act), free(again);
     double *x64 = malloc((size_t)(N * C) * sizeof *x64), *weight64 = malloc((size_t)C * sizeof *weight64);
     for (int64_t i = 0; i < N * C; i++) x64[i] = x[i];
     for (int64_t i = 0; i < C; i++) weight64[i] = weight[i];
@@ -125,7 +130,7 @@ static void check_rope(sp_dtype act, int64_t D, int64_t n_heads) {
     float *table = numbers(SP_DTYPE_F32, 500 * D);
     sp_rope_table(table, 500, D, theta);
     void *x = random_numbers(act, N * stride, 8, 1.0), *before = random_numbers(act, N * stride, 8, 1.0);
-    sp_rope_apply(x, act, stride, positions, table, N, n_heads, D, false);
+    CPU(rope_apply, x, act, stride, positions, table, N, n_heads, D, false);
     for (int64_t n = 0; n < N; n++)
         for (int64_t i = 0; i < n_heads * D; i++) {
             int64_t pair = i % D % (D / 2), first = n * stride + i / D * D + pair;
@@ -136,7 +141,7 @@ static void check_rope(sp_dtype act, int64_t D, int64_t n_heads) {
         }
     for (int64_t i = n_heads * D; i < stride; i++) /* the gap keeps its numbers */
         assert_true(number_at(x, act, i) == number_at(before, act, i));
-    sp_rope_apply(x, act, stride, positions, table, N, n_heads, D, true);
+    CPU(rope_apply, x, act, stride, positions, table, N, n_heads, D, true);
     for (int64_t i = 0; i < N * stride; i++)
         assert_near(number_at(x, act, i), number_at(before, act, i), 2 * bound_of(act, 4), 2.0, "there and back", i);
     free(table), free(x), free(before);
@@ -154,7 +159,7 @@ static double silu(double g) { return g / (1.0 + exp(-g)); }
 
 static void check_swiglu(sp_dtype act, int64_t N, int64_t F, double scale) {
     void *gu = random_numbers(act, N * 2 * F, 9, scale), *s = numbers(act, N * F);
-    sp_swiglu_forward(s, gu, act, N, F);
+    CPU(swiglu_forward, s, gu, act, N, F);
     for (int64_t n = 0; n < N; n++)
         for (int64_t i = 0; i < F; i++) {
             double g = number_at(gu, act, n * 2 * F + i), u = number_at(gu, act, n * 2 * F + F + i);
@@ -173,9 +178,9 @@ static void swiglu_forward_is_the_formula(void **state) {
 static void swiglu_of_huge_gates_is_finite(void **state) {
     (void)state;
     float gu[8] = {-1e30f, -300.0f, 300.0f, 1e30f, 1.0f, 1.0f, 2.0f, 3.0f}, s[4], ds[4] = {1, 1, 1, 1};
-    sp_swiglu_forward(s, gu, SP_DTYPE_F32, 1, 4);
+    CPU(swiglu_forward, s, gu, SP_DTYPE_F32, 1, 4);
     assert_true(s[0] == 0.0f && s[1] == 0.0f && s[2] == 600.0f && fabsf(s[3] / 3e30f - 1.0f) < 1e-6f);
-    sp_swiglu_backward(gu, s, ds, gu, SP_DTYPE_F32, 1, 4);
+    CPU(swiglu_backward, gu, s, ds, gu, SP_DTYPE_F32, 1, 4);
     assert_true(gu[0] == 0.0f && gu[1] == 0.0f && gu[2] == 2.0f && gu[3] == 3.0f && gu[6] == 300.0f);
 }
 
@@ -184,7 +189,7 @@ static void check_swiglu_gradient(sp_dtype act, int64_t N, int64_t F, bool in_pl
     void *ds = random_numbers(act, N * F, 11, 1.0), *ds_before = random_numbers(act, N * F, 11, 1.0);
     void *dgu = in_place ? gu : numbers(act, N * 2 * F);
     void *s = again ? (in_place ? ds : numbers(act, N * F)) : NULL;
-    sp_swiglu_backward(dgu, s, ds, gu, act, N, F);
+    CPU(swiglu_backward, dgu, s, ds, gu, act, N, F);
     for (int64_t n = 0; n < N; n++)
         for (int64_t i = 0; i < F; i++) {
             double g = number_at(before, act, n * 2 * F + i), u = number_at(before, act, n * 2 * F + F + i);
@@ -328,10 +333,10 @@ static void rmsnorm_gradient_with(int threads, float *dx, float *dweight) {
     float *x = random_numbers(SP_DTYPE_F32, N * C, 16, 1.0), *weight = random_numbers(SP_DTYPE_F32, C, 17, 1.0);
     void *dy = random_numbers(SP_DTYPE_BF16, N * C, 18, 1.0), *y = numbers(SP_DTYPE_BF16, N * C);
     float rstd[N];
-    void *workspace = malloc((size_t)sp_rmsnorm_workspace(C));
+    void *workspace = malloc((size_t)sp_layers_cpu.rmsnorm_workspace(C));
     omp_set_num_threads(threads);
-    sp_rmsnorm_forward(y, SP_DTYPE_BF16, rstd, x, weight, N, C, 1e-6f);
-    sp_rmsnorm_backward(dx, dweight, dy, SP_DTYPE_BF16, x, weight, rstd, N, C, workspace);
+    CPU(rmsnorm_forward, y, SP_DTYPE_BF16, rstd, x, weight, N, C, 1e-6f);
+    CPU(rmsnorm_backward, dx, NULL, NULL, dweight, dy, SP_DTYPE_BF16, x, weight, rstd, N, C, workspace);
     free(x), free(weight), free(dy), free(y), free(workspace);
 }
 

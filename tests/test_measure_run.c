@@ -420,7 +420,7 @@ static void silent_heads_are_shown_as_such(void **state) {
         if (strstr(sp_model_tensor_name(model, i), "q_proj"))
             memset(tensor.data, 0, (size_t)sp_tensor_count(&tensor) * sizeof(float));
     }
-    sp_model_refresh(model);
+    assert_int_equal(sp_model_refresh(model), SP_OK);
     json_t *json = maps_of(model, 2);
     const json_t *map = json_array_get(json_object_get(json, "maps"), 1);
     assert_string_equal(json_string_value(json_object_get(map, "why")), "silent on this text");

@@ -73,7 +73,7 @@ static void check_gradient(const sp_model_config *config, bool packed, sp_dtype 
     if (sp_model_loss(model, &batch, &loss_sum, &n_targets) != SP_OK) fail_msg("%s", sp_last_message());
     double expected = reference_loss(model, values, &batch), loss_alone = loss_sum;
     assert_true(fabs(loss_sum / (double)n_targets - expected) <= loss_bound * expected);
-    sp_model_zero_gradients(model);
+    assert_int_equal(sp_model_zero_gradients(model), SP_OK);
     double scale = 1 / (double)n_targets;
     if (sp_model_loss_gradient(model, &batch, scale, &loss_sum, &n_targets) != SP_OK) fail_msg("%s", sp_last_message());
     assert_true(fabs(loss_sum - loss_alone) <= loss_bound * loss_alone);

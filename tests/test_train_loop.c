@@ -248,7 +248,7 @@ static void poison_step(void *user, const sp_train_step *step) {
         assert_memory_equal(values, p->values, (size_t)n * sizeof *values);
     if (step->step == p->until)
         for (int64_t i = 0; i < 300 * 32; i++) values[i] = 0.01f * (float)(i % 7);
-    sp_model_refresh(p->model);
+    assert_int_equal(sp_model_refresh(p->model), SP_OK);
 }
 
 static void step_that_is_not_finite_changes_nothing(void **state) {
@@ -283,7 +283,7 @@ static void hopeless_run_ends_with_an_error(void **state) {
     options.n_steps = 100;
     sp_model *model = tiny_model(SP_DTYPE_F32);
     for (int64_t i = 0; i < sp_model_n_parameters(model); i++) sp_model_parameters(model)[i] = NAN;
-    sp_model_refresh(model);
+    assert_int_equal(sp_model_refresh(model), SP_OK);
     sp_train_result result;
     assert_int_equal(
         sp_train(model, world_tokenizer, world_path("shards"), world_path("hopeless"), &options, NULL, &result),
@@ -303,16 +303,19 @@ static void optimizer_clips_by_the_global_norm(void **state) {
         sp_model *model = tiny_model(SP_DTYPE_F32);
         sp_optimizer *optimizer;
         assert_ok(sp_optimizer_new(&optimizer, model, &options));
-        sp_model_zero_gradients(model);
+        assert_int_equal(sp_model_zero_gradients(model), SP_OK);
         float first = sp_model_parameters(model)[5];
         sp_model_gradients(model)[5] = 3;
         sp_model_gradients(model)[9] = 4;
         double norm;
-        assert_true(sp_optimizer_step(optimizer, 0.1, &norm));
+        bool updated;
+        assert_int_equal(sp_optimizer_step(optimizer, 0.1, &norm, &updated), SP_OK);
+        assert_true(updated);
         assert_true(norm == 5);
         moved[clipped] = (double)(first - sp_model_parameters(model)[5]);
         sp_model_gradients(model)[7] = NAN;
-        assert_false(sp_optimizer_step(optimizer, 0.1, &norm));
+        assert_int_equal(sp_optimizer_step(optimizer, 0.1, &norm, &updated), SP_OK);
+        assert_false(updated);
         assert_true(isnan(norm));
         sp_optimizer_free(optimizer);
         sp_model_free(model);

@@ -43,6 +43,10 @@ SP_API bool sp_cuda_built(void);
 SP_API int sp_cuda_device_count(void);
 SP_API SP_MUST_CHECK sp_status sp_cuda_device_describe(int index, sp_cuda_device *out);
 
+/* Bytes of memory that a device (as in sp_tensor: 0 the host, 1 + i CUDA device i) has and that are free.  A CUDA device
+ * must be one that can be used: SM 8.0 or newer. */
+SP_API SP_MUST_CHECK sp_status sp_device_free_bytes(int32_t device, int64_t *free_bytes, int64_t *total_bytes);
+
 #ifdef __cplusplus
 }
 #endif

@@ -54,14 +54,29 @@ typedef struct sp_model_options {
     sp_dtype dtype; /* of activations and matrix products: f32 or bf16; f64 is refused */
     bool training;  /* hold gradients, and f32 master weights */
     uint64_t seed;  /* initial weights (sp_model_new alone) */
+    int32_t device; /* as in sp_tensor: 0 the host, 1 + i CUDA device i (bf16 alone) */
+    bool recompute; /* training: keep one residual stream per layer and compute the rest again in the backward pass */
 } sp_model_options;
 
 SP_API sp_model_options sp_model_options_default(void); /* f32, not training */
 
-/* The dtype in which matrix products are fastest on this machine: bf16 where the CPU multiplies it, else f32. */
-SP_API sp_dtype sp_model_fastest_dtype(void);
-/* Name of what runs the matrix products of this dtype here ("onednn", "plain"); NULL if nothing can. */
-SP_API const char *sp_model_matmul_name(sp_dtype dtype);
+/* The dtype in which matrix products are fastest on a device: bf16 on a GPU and where the CPU multiplies it, else f32. */
+SP_API sp_dtype sp_model_fastest_dtype(int32_t device);
+/* Name of what runs the matrix products of this dtype there ("cublaslt", "onednn", "plain"); NULL if nothing can. */
+SP_API const char *sp_model_matmul_name(int32_t device, sp_dtype dtype);
+
+/* Bytes that a model takes for passes over B x T tokens. */
+typedef struct sp_model_memory {
+    int64_t parameters;  /* f32, and bf16 copies */
+    int64_t gradients;   /* training */
+    int64_t optimizer;   /* training: the two moments */
+    int64_t activations; /* what passes keep */
+    int64_t workspace;   /* of attention and products */
+    int64_t total;
+} sp_model_memory;
+/* The plan of a model before it is made. */
+SP_API SP_MUST_CHECK sp_status sp_model_plan_memory(sp_model_memory *out, const sp_model_config *config,
+                                                    const sp_model_options *options, int64_t B, int64_t T);
 
 typedef struct sp_model sp_model;
 
@@ -73,9 +88,10 @@ SP_API SP_MUST_CHECK sp_status sp_model_open(sp_model **out, const char *folder,
 SP_API void sp_model_free(sp_model *model);
 SP_API const sp_model_config *sp_model_config_of(const sp_model *model);
 SP_API sp_dtype sp_model_dtype(const sp_model *model);
+SP_API int32_t sp_model_device(const sp_model *model);
 
-/* The table of tensors.  Values and gradients are f32 and lie one after another in two flat arrays, in the order of
- * the table, so that the optimizer and the norm walk n_parameters numbers. */
+/* The table of tensors.  Values and gradients are f32 and lie one after another in two flat arrays of the model's
+ * device, in the order of the table, so that the optimizer and the norm walk n_parameters numbers. */
 SP_API int64_t sp_model_n_parameters(const sp_model *model);
 SP_API float *sp_model_parameters(sp_model *model); /* (n_parameters) */
 SP_API float *sp_model_gradients(sp_model *model);  /* (n_parameters), NULL unless training */
@@ -83,7 +99,7 @@ SP_API int64_t sp_model_n_tensors(const sp_model *model);
 SP_API const char *sp_model_tensor_name(const sp_model *model, int64_t i); /* LLaMA's name */
 SP_API sp_tensor sp_model_tensor(sp_model *model, int64_t i);              /* f32 view of the values */
 /* To be called after the values have changed: refreshes what is derived from them (bf16 copies). */
-SP_API void sp_model_refresh(sp_model *model);
+SP_API SP_MUST_CHECK sp_status sp_model_refresh(sp_model *model);
 
 /* Sum of the losses -log p(target) in nats over the targets >= 0, and their number.
  * With `gradient`: gradients += gradient_scale * d(sum of losses)/d(values). */
@@ -91,14 +107,18 @@ SP_API SP_MUST_CHECK sp_status sp_model_loss(sp_model *model, const sp_batch *ba
                                              int64_t *n_targets);
 SP_API SP_MUST_CHECK sp_status sp_model_loss_gradient(sp_model *model, const sp_batch *batch, double gradient_scale,
                                                       double *loss_sum, int64_t *n_targets);
-SP_API void sp_model_zero_gradients(sp_model *model);
+SP_API SP_MUST_CHECK sp_status sp_model_zero_gradients(sp_model *model);
+/* Waits until the model's device has done all that it was given. */
+SP_API SP_MUST_CHECK sp_status sp_model_wait(sp_model *model);
 /* Bytes held: weights, gradients, activations. */
 SP_API int64_t sp_model_memory_bytes(const sp_model *model);
 
-/* Where the time of passes went, in seconds since the last reset. */
+/* Where the time of passes went, in seconds since the last reset.  On by default on the host; on a GPU it costs a few
+ * events and is off until enabled. */
 typedef struct sp_model_profile {
     double matmul, attention, norm, rope, swiglu, embedding, loss, other;
 } sp_model_profile;
+SP_API void sp_model_profile_enable(sp_model *model, bool on);
 SP_API sp_model_profile sp_model_profile_read(sp_model *model, bool reset);
 
 /* ---- decoding -------------------------------------------------------------------------------------------------- */

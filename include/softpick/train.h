@@ -86,9 +86,10 @@ typedef struct sp_optimizer sp_optimizer;
 SP_API SP_MUST_CHECK sp_status sp_optimizer_new(sp_optimizer **out, sp_model *model, const sp_train_options *options);
 SP_API void sp_optimizer_free(sp_optimizer *optimizer);
 /* Clips the gradients by their global norm, updates the values and refreshes the model.  A norm that is not
- * finite leaves values, moments and the count of updates as they were, and returns false.  `gradient_norm` is
+ * finite leaves values, moments and the count of updates as they were, and *updated is false.  `gradient_norm` is
  * before clipping. */
-SP_API bool sp_optimizer_step(sp_optimizer *optimizer, double learning_rate, double *gradient_norm);
+SP_API SP_MUST_CHECK sp_status sp_optimizer_step(sp_optimizer *optimizer, double learning_rate, double *gradient_norm,
+                                                 bool *updated);
 
 /* ---- the whole run
  * --------------------------------------------------------------------------------------------- */

@@ -149,7 +149,8 @@ static sp_status check_pass(const sp_attention *problem, sp_attention_pass pass)
                "page_table is given, but %s takes no pages: decode does", name);
     if (pass != SP_ATTENTION_DECODE) return SP_OK;
     SP_REQUIRE(!problem->cu_q, SP_BAD_ARGUMENT, "cu_q is given, but decode takes no packed sequences");
-    SP_REQUIRE(!sp_problem_wants_statistics(problem), SP_BAD_ARGUMENT, "statistics are wanted, but decode has none: forward does");
+    SP_REQUIRE(!sp_problem_wants_statistics(problem), SP_BAD_ARGUMENT,
+               "statistics are wanted, but decode has none: forward does");
     SP_REQUIRE(!problem->liveness, SP_BAD_ARGUMENT, "liveness is given, but decode writes none: forward does");
     return SP_OK;
 }

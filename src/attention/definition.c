@@ -131,7 +131,8 @@ static void row_statistics(const wide_head *head, int64_t t, sp_key_range keys) 
         if (head->w[j] != 0) entropy -= head->w[j] / mass * log(head->w[j] / mass);
     if (wanted->mass) wanted->mass[index] = (float)mass;
     /* NaN anywhere in a row is NaN in each of its sums */
-    if (wanted->first_mass) wanted->first_mass[index] = keys.first == 0 && keys.end > 0 ? (float)(head->w[0] + 0 * mass) : 0;
+    if (wanted->first_mass)
+        wanted->first_mass[index] = keys.first == 0 && keys.end > 0 ? (float)(head->w[0] + 0 * mass) : 0;
     if (wanted->entropy) wanted->entropy[index] = (float)entropy;
     if (wanted->highest) wanted->highest[index] = (float)highest;
     if (wanted->zeros) wanted->zeros[index] = zeros;

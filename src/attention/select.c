@@ -30,7 +30,7 @@ static sp_status workspace_cpu(const sp_attention *problem, sp_attention_pass pa
 }
 
 #define CPU_ROW(isa)                                                                                                   \
-    static sp_status run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
+    static sp_status run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {  \
         if (pass == SP_ATTENTION_DECODE)                                                                               \
             sp_decode_run(&sp_decode_body_##isa, problem, n_threads, workspace);                                       \
         else                                                                                                           \
@@ -69,7 +69,7 @@ static sp_status workspace_pairs(const sp_attention *problem, sp_attention_pass 
 }
 
 #define PAIRS_ROW(isa)                                                                                                 \
-    static sp_status run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {       \
+    static sp_status run_##isa(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {  \
         switch (pass) {                                                                                                \
         case SP_ATTENTION_DECODE: sp_decode_run(&sp_decode_body_avx512, problem, n_threads, workspace); break;         \
         case SP_ATTENTION_BACKWARD:                                                                                    \

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the kernel thinks can be had without pushing others out, and free swap; "no limit" where it does not say. */
-static int64_t available_bytes(void) {
+int64_t sp_available_bytes(void) {
     FILE *file = fopen("/proc/meminfo", "re");
     if (!file) return INT64_MAX;
     char line[256];
@@ -26,7 +25,7 @@ sp_status sp_allocate(void **out, int64_t bytes, const char *what) {
     if (bytes < 0 || !sp_add_sizes(bytes, SP_ALIGNMENT, &rounded))
         return sp_fail(SP_OUT_OF_MEMORY, "%s: a size of %" PRId64 " bytes is out of range", what, bytes);
     /* Systems promise more memory than there is and kill who uses it: what cannot fit is refused here. */
-    int64_t available = bytes >= ((int64_t)1 << 28) ? available_bytes() : INT64_MAX;
+    int64_t available = bytes >= ((int64_t)1 << 28) ? sp_available_bytes() : INT64_MAX;
     SP_REQUIRE(bytes <= available, SP_OUT_OF_MEMORY, "%s: %.1f GB are needed, %.1f GB of memory are free", what,
                (double)bytes * 1e-9, (double)available * 1e-9);
     size_t size = (size_t)sp_round_up(bytes ? bytes : 1, SP_ALIGNMENT);

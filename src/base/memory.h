@@ -14,6 +14,10 @@ enum { SP_ALIGNMENT = 64 }; /* bytes: a cache line, and one AVX-512 vector */
  * or when less is free.  `what` names the use.  Free with free(). */
 SP_MUST_CHECK sp_status sp_allocate(void **out, int64_t bytes, const char *what);
 
+/* Bytes of memory that the system can give without pushing others out, free swap included; INT64_MAX where it does not
+ * say. */
+int64_t sp_available_bytes(void);
+
 /* a*b and a+b of non-negative sizes; false if the result does not fit. */
 bool sp_multiply_sizes(int64_t a, int64_t b, int64_t *out);
 bool sp_add_sizes(int64_t a, int64_t b, int64_t *out);

@@ -76,7 +76,7 @@ static void fill(void *data, sp_dtype dtype, int64_t n, uint64_t stream) {
 
 static sp_status multiply(const bench_matmul *m) {
     omp_set_num_threads(m->n_threads);
-    return sp_linear_forward(m->y, m->dtype, M, m->x, K, m->w, m->dtype, NULL, N, K, M);
+    return sp_layers_cpu.linear_forward(sp_device_host(), m->y, m->dtype, M, m->x, K, m->w, m->dtype, NULL, N, K, M);
 }
 
 /* Some numbers of the first and of the last row. */

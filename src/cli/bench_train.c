@@ -69,11 +69,12 @@ static void draw_tokens(int32_t *tokens, int32_t *targets, const train_bench *b,
 static sp_status bench_step(train_bench *b, sp_model *model, sp_optimizer *optimizer, const sp_batch *batch) {
     double began = bench_wall_seconds(), cpu_began = cpu_seconds(), sum = 0, norm;
     int64_t n_targets;
-    sp_model_zero_gradients(model);
+    SP_TRY(sp_model_zero_gradients(model));
     double cleared = bench_wall_seconds();
     SP_TRY(sp_model_loss_gradient(model, batch, 1.0 / (double)(b->B * b->T), &sum, &n_targets));
     double differentiated = bench_wall_seconds();
-    bool updated = sp_optimizer_step(optimizer, 3e-4, &norm);
+    bool updated;
+    SP_TRY(sp_optimizer_step(optimizer, 3e-4, &norm, &updated));
     double ended = bench_wall_seconds(), cpu_ended = cpu_seconds();
     b->loss = sum / (double)n_targets;
     SP_REQUIRE(updated && isfinite(b->loss), SP_INTERNAL, "step %lld: loss %g, gradient %g: not timed",
@@ -176,7 +177,7 @@ static void print_train_bench(const train_bench *b) {
            b->config.n_layers, b->config.width, b->config.n_heads, b->config.ffn_width, b->config.vocabulary,
            1e-6 * (double)b->n_parameters);
     printf("attention    %s\n", sp_normalizer_name(b->config.attention_function));
-    printf("dtype        %s, matrix products by %s\n", sp_dtype_name(b->dtype), sp_model_matmul_name(b->dtype));
+    printf("dtype        %s, matrix products by %s\n", sp_dtype_name(b->dtype), sp_model_matmul_name(0, b->dtype));
     printf("threads      %d\n", omp_get_max_threads());
     printf("batch        %" PRId64 " x %" PRId64 " tokens, %" PRId64 " steps timed\n", b->B, b->T, b->n_steps);
     printf("tokens/s     %.0f (fastest step: %.0f)\n", n_tokens / b->step_seconds, n_tokens / b->best_seconds);

@@ -121,7 +121,7 @@ static sp_status read_attention(study *s) {
 static sp_status read_dtype(study *s) {
     const char *name = s->settings.dtype;
     if (strcmp(name, "auto") == 0)
-        s->dtype = sp_model_fastest_dtype();
+        s->dtype = sp_model_fastest_dtype(0);
     else if (strcmp(name, "f32") == 0)
         s->dtype = SP_DTYPE_F32;
     else if (strcmp(name, "bf16") == 0)

@@ -159,7 +159,7 @@ sp_status cli_model_config_finish(sp_model_config *config) {
 
 sp_status cli_dtype_find(sp_dtype *out, const char *name) {
     if (strcmp(name, "auto") == 0)
-        *out = sp_model_fastest_dtype();
+        *out = sp_model_fastest_dtype(0);
     else if (strcmp(name, "f32") == 0)
         *out = SP_DTYPE_F32;
     else if (strcmp(name, "bf16") == 0)

@@ -84,7 +84,7 @@ static const char *attention_variant(const sp_model_config *config, const study 
 static json_t *machine_json(const sp_model_config *config, const study *s) {
     return json_pack("{ss si si ss ss}", "cpu", sp_cpu_model(), "cores", sp_cpu_count(), "threads",
                      omp_get_max_threads(), "attention_variant", attention_variant(config, s), "matmul_variant",
-                     sp_model_matmul_name(s->dtype));
+                     sp_model_matmul_name(0, s->dtype));
 }
 
 static json_t *settings_json(const study *s) {

@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 #include "device/cuda_device.h"
+#include "softpick/device.h"
 
 static sp_device host;
 
@@ -67,7 +68,7 @@ sp_status sp_device_scratch(sp_device *device, void **out, int64_t bytes) {
 sp_status sp_device_memory(sp_device *device, int64_t *free_bytes, int64_t *total_bytes) {
     if (device->id) return sp_cuda_memory(device, free_bytes, total_bytes);
     int64_t page = sysconf(_SC_PAGESIZE);
-    *free_bytes = sysconf(_SC_AVPHYS_PAGES) * page;
+    *free_bytes = sp_available_bytes();
     *total_bytes = sysconf(_SC_PHYS_PAGES) * page;
     return SP_OK;
 }
@@ -119,6 +120,14 @@ sp_status sp_device_read_begin(sp_device *device, const void **out, const void *
 
 void sp_device_read_end(sp_device *device, const void *data) {
     if (device->id) free((void *)(uintptr_t)data);
+}
+
+sp_status sp_device_free_bytes(int32_t id, int64_t *free_bytes, int64_t *total_bytes) {
+    sp_device *device;
+    SP_TRY(sp_device_open(&device, id));
+    sp_status status = sp_device_memory(device, free_bytes, total_bytes);
+    sp_device_close(device);
+    return status;
 }
 
 /* ---- time ---- */

@@ -1,20 +1,25 @@
 /* Embedding: rows of a table by token, and the gradient added back to them. */
-#include "layers/layers.h"
+#include "layers/layers_cpu.h"
 
 #include <omp.h>
 #include <string.h>
 
 #include "layers/row_kernels.h"
 
-void sp_embedding_forward(float *x, const float *table, const int32_t *tokens, int64_t N, int64_t C) {
+sp_status sp_cpu_embedding_forward(sp_device *device, float *x, const float *table, const int32_t *tokens, int64_t N,
+                                   int64_t C) {
+    (void)device;
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) memcpy(x + n * C, table + (int64_t)tokens[n] * C, (size_t)C * sizeof *x);
+    return SP_OK;
 }
 
 /* A thread owns the tokens whose number is its own modulo the number of threads: no two threads touch one
  * row, and every row adds its gradients in the order of n, so the bits do not depend on the number of
  * threads. */
-void sp_embedding_backward(float *dtable, const float *dx, const int32_t *tokens, int64_t N, int64_t C) {
+sp_status sp_cpu_embedding_backward(sp_device *device, float *dtable, const float *dx, const int32_t *tokens, int64_t N,
+                                    int64_t C, void *workspace) {
+    (void)device, (void)workspace;
     const sp_row_kernels *kernels = sp_row_kernels_best();
 #pragma omp parallel if (N > 1)
     {
@@ -22,4 +27,10 @@ void sp_embedding_backward(float *dtable, const float *dx, const int32_t *tokens
         for (int64_t n = 0; n < N; n++)
             if (tokens[n] % n_threads == thread) kernels->add(dtable + (int64_t)tokens[n] * C, dx + n * C, C);
     }
+    return SP_OK;
+}
+
+int64_t sp_cpu_embedding_workspace(int64_t N) {
+    (void)N;
+    return 0;
 }

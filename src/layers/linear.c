@@ -1,5 +1,5 @@
 /* The three products of a linear layer y = x w^T. */
-#include "layers/layers.h"
+#include "layers/layers_cpu.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -31,8 +31,10 @@ static void copy_rows(float *y, int64_t y_stride, const float *x, int64_t N, int
     for (int64_t n = 0; n < N; n++) memcpy(y + n * y_stride, x + n * M, (size_t)M * sizeof *y);
 }
 
-sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const void *x, int64_t x_stride, const void *w,
-                            sp_dtype act, const float *residual, int64_t N, int64_t K, int64_t M) {
+sp_status sp_cpu_linear_forward(sp_device *device, void *y, sp_dtype y_dtype, int64_t y_stride, const void *x,
+                                int64_t x_stride, const void *w, sp_dtype act, const float *residual, int64_t N,
+                                int64_t K, int64_t M) {
+    (void)device;
     SP_TRY(check("linear forward", act, y_dtype, N, K, M));
     SP_REQUIRE(!residual || y_dtype == SP_DTYPE_F32, SP_BAD_ARGUMENT, "linear forward: a residual with an output of %s",
                sp_dtype_name(y_dtype));
@@ -55,8 +57,10 @@ sp_status sp_linear_forward(void *y, sp_dtype y_dtype, int64_t y_stride, const v
     return sp_matmul_run(&product);
 }
 
-sp_status sp_linear_backward_input(void *dx, sp_dtype dx_dtype, int64_t dx_stride, const void *dy, int64_t dy_stride,
-                                   const void *w, sp_dtype act, int64_t N, int64_t K, int64_t M) {
+sp_status sp_cpu_linear_backward_input(sp_device *device, void *dx, sp_dtype dx_dtype, int64_t dx_stride,
+                                       const void *dy, int64_t dy_stride, const void *w, sp_dtype act, int64_t N,
+                                       int64_t K, int64_t M) {
+    (void)device;
     SP_TRY(check("linear backward input", act, dx_dtype, N, K, M));
     if (N == 0) return SP_OK;
     sp_product product = {
@@ -72,8 +76,9 @@ sp_status sp_linear_backward_input(void *dx, sp_dtype dx_dtype, int64_t dx_strid
     return sp_matmul_run(&product);
 }
 
-sp_status sp_linear_backward_weight(float *dw, const void *dy, int64_t dy_stride, const void *x, int64_t x_stride,
-                                    sp_dtype act, int64_t N, int64_t K, int64_t M) {
+sp_status sp_cpu_linear_backward_weight(sp_device *device, float *dw, const void *dy, int64_t dy_stride, const void *x,
+                                        int64_t x_stride, sp_dtype act, int64_t N, int64_t K, int64_t M) {
+    (void)device;
     SP_TRY(check("linear backward weight", act, SP_DTYPE_F32, N, K, M));
     if (N == 0) return SP_OK;
     sp_product product = {

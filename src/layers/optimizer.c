@@ -1,5 +1,5 @@
 /* AdamW (arXiv 1711.05101) and the norm that gradient clipping needs. */
-#include "layers/layers.h"
+#include "layers/layers_cpu.h"
 
 #include <math.h>
 
@@ -9,8 +9,9 @@ enum { RUN = 4096, SECTIONS = 256 };
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-void sp_adamw_step(float *values, const float *gradient, float *m, float *v, int64_t n, float gradient_scale,
-                   const sp_adamw *options) {
+sp_status sp_cpu_adamw_step(sp_device *device, float *values, uint16_t *halves, const float *gradient, float *m,
+                            float *v, int64_t n, float gradient_scale, const sp_adamw *options) {
+    (void)device;
     const sp_row_kernels *kernels = sp_row_kernels_best();
     double steps = (double)options->step;
     sp_adamw_factors factors = {
@@ -25,12 +26,17 @@ void sp_adamw_step(float *values, const float *gradient, float *m, float *v, int
         .eps = (float)options->eps,
     };
 #pragma omp parallel for schedule(static) if (n > RUN)
-    for (int64_t i = 0; i < n; i += RUN)
-        kernels->adamw(values + i, gradient + i, m + i, v + i, smaller(RUN, n - i), &factors);
+    for (int64_t i = 0; i < n; i += RUN) {
+        int64_t count = smaller(RUN, n - i);
+        kernels->adamw(values + i, gradient + i, m + i, v + i, count, &factors);
+        if (halves) kernels->convert(halves + i, SP_DTYPE_BF16, values + i, SP_DTYPE_F32, count);
+    }
+    return SP_OK;
 }
 
 /* The sections depend on n alone, and their sums are added in order. */
-double sp_norm(const float *values, int64_t n) {
+sp_status sp_cpu_norm(sp_device *device, double *norm, const float *values, int64_t n) {
+    (void)device;
     const sp_row_kernels *kernels = sp_row_kernels_best();
     double sums[SECTIONS];
 #pragma omp parallel for schedule(static) if (n > RUN)
@@ -41,5 +47,6 @@ double sp_norm(const float *values, int64_t n) {
     }
     double sum = 0.0;
     for (int64_t section = 0; section < SECTIONS; section++) sum += sums[section];
-    return sqrt(sum);
+    *norm = sqrt(sum);
+    return SP_OK;
 }

@@ -1,6 +1,6 @@
 /* Rotary positions (arXiv 2104.09864), half-split: numbers i and i + D/2 of a head are one pair, turned by
  * the angle position * theta^(-2i/D). */
-#include "layers/layers.h"
+#include "layers/layers_cpu.h"
 
 #include <math.h>
 
@@ -19,11 +19,13 @@ void sp_rope_table(float *table, int64_t n_positions, int64_t D, double theta) {
     }
 }
 
-void sp_rope_apply(void *x, sp_dtype act, int64_t row_stride, const int32_t *positions, const float *table, int64_t N,
-                   int64_t n_heads, int64_t D, bool inverse) {
+sp_status sp_cpu_rope_apply(sp_device *device, void *x, sp_dtype act, int64_t row_stride, const int32_t *positions,
+                            const float *table, int64_t N, int64_t n_heads, int64_t D, bool inverse) {
+    (void)device;
     const sp_row_kernels *kernels = sp_row_kernels_best();
     int64_t row_bytes = row_stride * sp_dtype_bytes(act);
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++)
         kernels->rope((char *)x + n * row_bytes, act, table + (int64_t)positions[n] * D, n_heads, D, inverse);
+    return SP_OK;
 }

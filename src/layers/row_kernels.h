@@ -24,6 +24,8 @@ typedef struct sp_row_kernels {
 
     /* y (C) = x rstd weight; returns rstd */
     float (*rmsnorm)(void *y, sp_dtype act, const float *x, const float *weight, int64_t C, float eps);
+    /* y (C) = x rstd weight, with the same bits */
+    void (*rmsnorm_again)(void *y, sp_dtype act, const float *x, const float *weight, float rstd, int64_t C);
     /* dx (C) += ..., dweight (C) += ... */
     void (*rmsnorm_gradient)(float *dx, float *dweight, const void *dy, sp_dtype act, const float *x,
                              const float *weight, float rstd, int64_t C);

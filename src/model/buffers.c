@@ -1,4 +1,10 @@
-/* The memory plan of a pass: what it keeps and where, in one block sized by the largest batch seen. */
+/* The memory plan of a pass: what it keeps and where, in one block of the device's memory sized by the largest batch
+ * seen.
+ *
+ *   not for a gradient   one layer's buffers for all layers, the stream updated in place
+ *   for a gradient       a layer_buffers per layer, and the gradients' buffers
+ *   recomputing          of a layer only x_in; one layer's buffers for all others
+ */
 #include "model/model_private.h"
 
 #include <inttypes.h>
@@ -6,79 +12,91 @@
 
 #include "base/memory.h"
 
+/* What decides the sizes. */
+typedef struct pass_plan {
+    const sp_model_config *config;
+    const sp_model_options *options;
+    int64_t N;
+    bool gradient;
+} pass_plan;
+
 /* Walks the plan twice: first to count (base NULL), then to hand out addresses. */
 typedef struct carver {
     char *base;
     int64_t used;
 } carver;
 
-static void *carve(carver *c, int64_t bytes) {
-    void *at = c->base ? c->base + c->used : NULL;
-    c->used += sp_round_up(bytes, SP_ALIGNMENT);
-    return at;
-}
+static void *carve(carver *c, int64_t n, int64_t bytes) { return sp_carve(c->base, &c->used, n, (size_t)bytes); }
 
-static layer_buffers carve_layer(carver *c, const sp_model_config *m, int64_t N, int64_t act, float *x_in) {
+static layer_buffers carve_layer(carver *c, const pass_plan *plan, float *x_in) {
+    const sp_model_config *m = plan->config;
+    int64_t N = plan->N, act = sp_dtype_bytes(plan->options->dtype);
     layer_buffers b = {.x_in = x_in};
-    b.x_mid = carve(c, N * m->width * 4);
-    b.rstd_in = carve(c, N * 4);
-    b.rstd_mid = carve(c, N * 4);
-    b.h_in = carve(c, N * m->width * act);
-    b.qkv = carve(c, N * (m->n_heads + 2 * m->n_kv_heads) * m->head_width * act);
-    b.o = carve(c, N * m->n_heads * m->head_width * act);
-    b.lse = carve(c, N * m->n_heads * 4);
-    b.h_mid = carve(c, N * m->width * act);
-    b.gu = carve(c, N * 2 * m->ffn_width * act);
+    b.x_mid = plan->gradient ? carve(c, N * m->width, 4) : x_in;
+    b.rstd_in = carve(c, N, 4);
+    b.rstd_mid = carve(c, N, 4);
+    b.qkv = carve(c, N * (m->n_heads + 2 * m->n_kv_heads) * m->head_width, act);
+    b.o = carve(c, N * m->n_heads * m->head_width, act);
+    b.lse = carve(c, N * m->n_heads, 4);
+    b.gu = carve(c, N * 2 * m->ffn_width, act);
     return b;
 }
 
-static void carve_all(pass_buffers *p, carver *c, const sp_model *model, int64_t N, bool gradient) {
-    const sp_model_config *m = &model->config;
-    int64_t act = sp_dtype_bytes(model->options.dtype), x_bytes = N * m->width * 4;
-    int64_t head_rows = N < HEAD_ROWS ? N : HEAD_ROWS;
-    p->positions = carve(c, N * 4);
-    p->s = carve(c, N * m->ffn_width * act);
-    p->logits = carve(c, head_rows * m->vocabulary * 4);
-    p->h_out = carve(c, N * m->width * act);
-    p->rstd_out = carve(c, N * 4);
-    float *x_first = carve(c, x_bytes);
-    layer_buffers shared = {0};
-    if (!gradient) {
-        shared = carve_layer(c, m, N, act, x_first);
-        shared.x_mid = x_first; /* the stream is updated in place */
+static void carve_layers(pass_buffers *p, carver *c, const pass_plan *plan) {
+    int64_t N = plan->N, C = plan->config->width;
+    float *x_in = carve(c, N * C, 4);
+    layer_buffers b = carve_layer(c, plan, x_in);
+    for (int64_t l = 0; l < plan->config->n_layers; l++) {
+        if (l > 0 && plan->gradient) x_in = carve(c, N * C, 4);
+        if (l > 0 && plan->gradient && !plan->options->recompute) b = carve_layer(c, plan, x_in);
+        b.x_in = x_in;
+        if (p->layers && c->base) p->layers[l] = b;
     }
-    for (int64_t l = 0; l < m->n_layers; l++) {
-        float *x_in = l == 0 || !gradient ? x_first : carve(c, x_bytes);
-        layer_buffers own = gradient ? carve_layer(c, m, N, act, x_in) : shared;
-        if (p->layers && c->base) p->layers[l] = own;
-    }
-    p->x_out = gradient ? carve(c, x_bytes) : x_first;
-    if (!gradient) return;
-    p->dx = carve(c, x_bytes);
-    p->dy = carve(c, N * m->width * act);
-    p->dh = carve(c, N * m->width * act);
-    p->dqkv = carve(c, N * (m->n_heads + 2 * m->n_kv_heads) * m->head_width * act);
-    p->d_o = carve(c, N * m->n_heads * m->head_width * act);
-    p->norm_workspace = carve(c, sp_rmsnorm_workspace(m->width));
+    p->x_out = plan->gradient ? carve(c, N * C, 4) : x_in;
 }
 
-void sp_buffers_clear(pass_buffers *p) {
-    free(p->block);
+static void carve_all(pass_buffers *p, carver *c, const pass_plan *plan) {
+    const sp_model_config *m = plan->config;
+    int64_t act = sp_dtype_bytes(plan->options->dtype), N = plan->N, rows = sp_model_head_rows(plan->options);
+    p->positions = carve(c, N, 4);
+    if (plan->options->device) p->tokens_block = carve(c, 2 * N, 4);
+    p->losses = carve(c, N, 8);
+    p->s = carve(c, N * m->ffn_width, act);
+    p->logits = carve(c, (N < rows ? N : rows) * m->vocabulary, N < rows ? 4 : act);
+    p->h = carve(c, N * m->width, act);
+    p->rstd_out = carve(c, N, 4);
+    carve_layers(p, c, plan);
+    if (!plan->gradient) return;
+    const sp_layers *layers = sp_layers_on_id(plan->options->device);
+    p->dx = carve(c, N * m->width, 4);
+    p->dy = carve(c, N * m->width, act);
+    p->dqkv = carve(c, N * (m->n_heads + 2 * m->n_kv_heads) * m->head_width, act);
+    p->d_o = carve(c, N * m->n_heads * m->head_width, act);
+    p->norm_workspace = carve(c, layers->rmsnorm_workspace(m->width), 1);
+    p->embedding_workspace = carve(c, layers->embedding_workspace(N), 1);
+}
+
+void sp_buffers_clear(sp_model *model) {
+    pass_buffers *p = &model->buffers;
+    sp_device_release(model->device, p->block);
+    sp_device_release(model->device, p->attention_workspace);
     free(p->layers);
-    free(p->attention_workspace);
+    free(p->host_positions);
     *p = (pass_buffers){0};
 }
 
 static sp_status grow(sp_model *model, int64_t N, bool gradient) {
     pass_buffers *p = &model->buffers;
-    sp_buffers_clear(p);
+    sp_buffers_clear(model);
+    pass_plan plan = {&model->config, &model->options, N, gradient};
     carver count = {0};
-    carve_all(p, &count, model, N, gradient);
+    carve_all(p, &count, &plan);
     p->layers = calloc((size_t)model->config.n_layers, sizeof *p->layers);
     SP_REQUIRE(p->layers, SP_OUT_OF_MEMORY, "no memory for %" PRId64 " layers", model->config.n_layers);
-    SP_TRY(sp_allocate(&p->block, count.used, "activations"));
+    SP_TRY(sp_allocate((void **)&p->host_positions, N * (int64_t)sizeof *p->host_positions, "positions"));
+    SP_TRY(sp_device_allocate(model->device, &p->block, count.used, "activations"));
     carver place = {.base = p->block};
-    carve_all(p, &place, model, N, gradient);
+    carve_all(p, &place, &plan);
     p->block_bytes = count.used;
     p->n_tokens_max = N;
     p->gradient = gradient;
@@ -87,14 +105,21 @@ static sp_status grow(sp_model *model, int64_t N, bool gradient) {
 
 sp_status sp_model_fit_rope(sp_model *model, int64_t n_positions) {
     if (n_positions <= model->rope_positions) return SP_OK;
-    int64_t rounded = sp_round_up(n_positions, 256);
-    void *table;
-    SP_TRY(sp_allocate(&table, rounded * model->config.head_width * 4, "rotation table"));
-    sp_rope_table(table, rounded, model->config.head_width, model->config.rope_theta);
-    free(model->rope);
+    int64_t rounded = sp_round_up(n_positions, 256), D = model->config.head_width, bytes = rounded * D * 4;
+    void *host = NULL, *table = NULL;
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_allocate(&host, bytes, "rotation table"));
+    sp_rope_table(host, rounded, D, model->config.rope_theta);
+    SP_TRY_OR_DONE(sp_device_allocate(model->device, &table, bytes, "rotation table"));
+    SP_TRY_OR_DONE(sp_device_upload(model->device, table, host, bytes));
+    sp_device_release(model->device, model->rope);
     model->rope = table;
     model->rope_positions = rounded;
-    return SP_OK;
+    table = NULL;
+done:
+    if (table) sp_device_release(model->device, table);
+    free(host);
+    return status;
 }
 
 /* Positions count from 0 in every row, or in every document of a packed batch. */
@@ -107,6 +132,19 @@ static void fill_positions(int32_t *positions, const sp_batch *batch) {
         for (int64_t i = batch->cu[n]; i < batch->cu[n + 1]; i++) positions[i] = (int32_t)(i - batch->cu[n]);
 }
 
+/* Tokens and targets where the layers can read them. */
+static sp_status place_tokens(sp_model *model, const sp_batch *batch) {
+    pass_buffers *p = &model->buffers;
+    int64_t N = batch->B * batch->T;
+    p->tokens = batch->tokens;
+    p->targets = batch->targets;
+    if (!model->options.device) return SP_OK;
+    p->tokens = p->tokens_block;
+    p->targets = p->tokens_block + N;
+    SP_TRY(sp_device_upload(model->device, p->tokens_block, batch->tokens, N * 4));
+    return batch->targets ? sp_device_upload(model->device, p->tokens_block + N, batch->targets, N * 4) : SP_OK;
+}
+
 sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient) {
     pass_buffers *p = &model->buffers;
     int64_t N = batch->B * batch->T;
@@ -114,7 +152,9 @@ sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient) 
         int64_t most = N > p->n_tokens_max ? N : p->n_tokens_max;
         SP_TRY(grow(model, most, gradient || p->gradient));
     }
-    fill_positions(p->positions, batch);
+    fill_positions(p->host_positions, batch);
+    SP_TRY(sp_device_upload(model->device, p->positions, p->host_positions, N * 4));
+    SP_TRY(place_tokens(model, batch));
     return sp_model_fit_rope(model, batch->T);
 }
 
@@ -123,10 +163,59 @@ sp_status sp_model_fit_attention(sp_model *model, const sp_attention *problem, s
     int64_t bytes;
     SP_TRY(sp_attention_workspace(problem, pass, 0, &bytes));
     if (bytes <= p->attention_bytes) return SP_OK;
-    free(p->attention_workspace);
+    sp_device_release(model->device, p->attention_workspace);
     p->attention_workspace = NULL;
     p->attention_bytes = 0;
-    SP_TRY(sp_allocate(&p->attention_workspace, bytes, "attention workspace"));
+    SP_TRY(sp_device_allocate(model->device, &p->attention_workspace, bytes, "attention workspace"));
     p->attention_bytes = bytes;
+    return SP_OK;
+}
+
+/* ---- the plan before the run ------------------------------------------------------------------------------------- */
+
+/* A layer's attention on a batch of B x T: sizes and options as they will be, addresses that nobody follows. */
+static sp_status attention_bytes(const sp_model_config *c, const sp_model_options *options, int64_t B, int64_t T,
+                                 sp_attention_pass pass, int64_t *n_bytes) {
+    static double somewhere[8] __attribute__((aligned(64)));
+    int64_t D = c->head_width, row = (c->n_heads + 2 * c->n_kv_heads) * D;
+    sp_tensor q = {.data = somewhere,
+                   .dtype = options->dtype,
+                   .device = options->device,
+                   .n_dims = 4,
+                   .shape = {B, T, c->n_heads, D},
+                   .stride = {T * row, row, D, 1}};
+    sp_tensor k = q;
+    k.shape[2] = c->n_kv_heads;
+    sp_attention problem;
+    sp_attention_init(&problem);
+    problem.normalizer = c->attention_function;
+    problem.lambda = (float)c->softpick_lambda;
+    problem.eps = (float)c->softpick_eps;
+    problem.window = c->window;
+    problem.sink = problem.lse = (float *)somewhere;
+    problem.row_factor = c->row_factor ? (float *)somewhere : NULL;
+    problem.q = problem.out = problem.dout = problem.dq = q;
+    problem.k = problem.v = problem.dk = problem.dv = k;
+    return sp_attention_workspace(&problem, pass, 0, n_bytes);
+}
+
+sp_status sp_model_plan_memory(sp_model_memory *out, const sp_model_config *config, const sp_model_options *options,
+                               int64_t B, int64_t T) {
+    *out = (sp_model_memory){0};
+    SP_TRY(sp_model_config_check(config));
+    int64_t n = sp_model_config_n_parameters(config), forward = 0, backward = 0;
+    pass_buffers buffers = {0};
+    pass_plan plan = {config, options, B * T, options->training};
+    carver count = {0};
+    carve_all(&buffers, &count, &plan);
+    SP_TRY(attention_bytes(config, options, B, T, SP_ATTENTION_FORWARD, &forward));
+    if (options->training) SP_TRY(attention_bytes(config, options, B, T, SP_ATTENTION_BACKWARD, &backward));
+    int64_t rope = sp_round_up(T, 256) * config->head_width * 4;
+    out->parameters = n * (4 + (options->dtype == SP_DTYPE_BF16 ? 2 : 0));
+    out->gradients = options->training ? n * 4 : 0;
+    out->optimizer = options->training ? n * 8 : 0;
+    out->activations = count.used + rope;
+    out->workspace = (forward > backward ? forward : backward) + sp_layers_on_id(options->device)->matmul_bytes;
+    out->total = out->parameters + out->gradients + out->optimizer + out->activations + out->workspace;
     return SP_OK;
 }

@@ -1,6 +1,6 @@
-/* The forward pass: tokens -> embedding -> L x [norm, q k v, rotation, attention, out, norm, swiglu] -> norm
- * -> logits
- * -> loss.  To be read from top to bottom; backward.c is its mirror.
+/* The forward pass: tokens -> embedding -> L x [norm, q k v, rotation, attention, out, norm, swiglu] -> norm -> logits
+ * -> loss.  To be read from top to bottom; backward.c is its mirror.  It is the same on every device: layers and memory
+ * are the device's, and what happens between two products is queued there, not waited for.
  *
  * The residual stream x is f32 throughout, and the products that end a branch add to it as they run.  N =
  * B*T. */
@@ -15,6 +15,7 @@ sp_tensor sp_heads_view(const sp_model *model, void *data, int64_t row, int64_t 
     char *start = (char *)data + first * D * sp_dtype_bytes(model->options.dtype);
     return (sp_tensor){.data = start,
                        .dtype = model->options.dtype,
+                       .device = model->device->id,
                        .n_dims = 4,
                        .shape = {B, T, n_heads, D},
                        .stride = {T * row, row, D, 1}};
@@ -28,6 +29,7 @@ void sp_layer_attention(sp_attention *problem, const sp_model *model, int64_t la
     int64_t H = c->n_heads, Hkv = c->n_kv_heads, D = c->head_width, row = (H + 2 * Hkv) * D;
     int64_t B = batch->cu ? 1 : batch->B, T = batch->cu ? batch->B * batch->T : batch->T;
     sp_attention_init(problem);
+    problem->stream = model->device->stream;
     problem->normalizer = c->attention_function;
     problem->lambda = (float)c->softpick_lambda;
     problem->eps = (float)c->softpick_eps;
@@ -49,20 +51,24 @@ void sp_layer_attention(sp_attention *problem, const sp_model *model, int64_t la
 }
 
 /* Copies the new tokens' keys and values of a layer to the end of the cache. */
-static void append(sp_cache *cache, const sp_model *model, int64_t layer, int64_t n) {
+static sp_status append(sp_cache *cache, const sp_model *model, int64_t layer, int64_t n) {
     const sp_model_config *c = &model->config;
-    int64_t act = sp_dtype_bytes(model->options.dtype);
-    int64_t row = (c->n_heads + 2 * c->n_kv_heads) * c->head_width * act;
+    int64_t act = sp_dtype_bytes(model->options.dtype), row = (c->n_heads + 2 * c->n_kv_heads) * c->head_width * act;
     const char *k = (const char *)model->buffers.layers[layer].qkv + c->n_heads * c->head_width * act;
-    int64_t to = (layer * cache->capacity + cache->length) * cache->row_bytes;
-    for (int64_t i = 0; i < n; i++, to += cache->row_bytes) {
-        memcpy(cache->k + to, k + i * row, (size_t)cache->row_bytes);
-        memcpy(cache->v + to, k + i * row + cache->row_bytes, (size_t)cache->row_bytes);
-    }
+    int64_t to = (layer * cache->capacity + cache->length) * cache->row_bytes, bytes = cache->row_bytes;
+    SP_TRY(sp_device_copy_rows(cache->device, cache->k + to, bytes, k, row, bytes, n));
+    return sp_device_copy_rows(cache->device, cache->v + to, bytes, k + bytes, row, bytes, n);
 }
 
-static sp_status observe(const sp_observer *observer, int64_t layer, const float *x, int64_t N, int64_t C) {
-    return observer && observer->hidden ? observer->hidden(observer->user, layer, x, N, C) : SP_OK;
+/* Observers read host memory. */
+static sp_status observe(sp_model *model, const sp_observer *observer, int64_t layer, const float *x, int64_t N) {
+    if (!observer || !observer->hidden) return SP_OK;
+    const void *host;
+    int64_t C = model->config.width;
+    SP_TRY(sp_device_read_begin(model->device, &host, x, N * C * (int64_t)sizeof *x));
+    sp_status status = observer->hidden(observer->user, layer, host, N, C);
+    sp_device_read_end(model->device, host);
+    return status;
 }
 
 /* At most so many new tokens after a cache count as few: then decode splits the work along the cache. */
@@ -73,7 +79,7 @@ static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, s
                         const sp_observer *observer) {
     pass_buffers *p = &model->buffers;
     sp_attention problem;
-    if (cache) append(cache, model, layer, batch->T);
+    if (cache) SP_TRY(append(cache, model, layer, batch->T));
     sp_layer_attention(&problem, model, layer, batch, cache);
     bool few = cache && batch->T <= FEW_TOKENS;
     SP_TRY(sp_model_fit_attention(model, &problem, few ? SP_ATTENTION_DECODE : SP_ATTENTION_FORWARD));
@@ -81,40 +87,41 @@ static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, s
     return observer && observer->attention ? observer->attention(observer->user, layer, &problem) : SP_OK;
 }
 
-static sp_status layer_forward(sp_model *model, int64_t l, float *x_out, const sp_batch *batch, sp_cache *cache,
-                               const sp_observer *observer) {
+sp_status sp_layer_forward(sp_model *model, int64_t l, float *x_out, const sp_batch *batch, sp_cache *cache,
+                           const sp_observer *observer) {
     const sp_model_config *c = &model->config;
     const layer_offsets *at = &model->table.layers[l];
     const layer_buffers *b = &model->buffers.layers[l];
+    const pass_buffers *p = &model->buffers;
     sp_model_profile *time = &model->profile;
     const sp_dtype act = model->options.dtype;
     const int64_t N = batch->B * batch->T, C = c->width, F = c->ffn_width;
     const int64_t HD = c->n_heads * c->head_width, Q = HD + 2 * c->n_kv_heads * c->head_width;
-    double mark = sp_clock();
+    const float eps = (float)c->norm_eps;
+    const void *w_qkv = sp_model_weight(model, at->qkv), *w_out = sp_model_weight(model, at->out);
+    const void *w_gate_up = sp_model_weight(model, at->gate_up), *w_down = sp_model_weight(model, at->down);
 
-    sp_rmsnorm_forward(b->h_in, act, b->rstd_in, b->x_in, model->values + at->norm_in, N, C, (float)c->norm_eps);
-    sp_lap(&time->norm, &mark);
-    SP_TRY(sp_linear_forward(b->qkv, act, Q, b->h_in, C, sp_model_weight(model, at->qkv), act, NULL, N, C, Q));
-    sp_lap(&time->matmul, &mark);
-    sp_rope_apply(b->qkv, act, Q, model->buffers.positions, model->rope, N, c->n_heads + c->n_kv_heads, c->head_width,
-                  false);
-    sp_lap(&time->rope, &mark);
+    SP_TRY(SP_LAYER(model, rmsnorm_forward, p->h, act, b->rstd_in, b->x_in, model->values + at->norm_in, N, C, eps));
+    sp_lap(model, &time->norm);
+    SP_TRY(SP_LAYER(model, linear_forward, b->qkv, act, Q, p->h, C, w_qkv, act, NULL, N, C, Q));
+    sp_lap(model, &time->matmul);
+    SP_TRY(SP_LAYER(model, rope_apply, b->qkv, act, Q, p->positions, model->rope, N, c->n_heads + c->n_kv_heads,
+                    c->head_width, false));
+    sp_lap(model, &time->rope);
     SP_TRY(attend(model, l, batch, cache, observer));
-    sp_lap(&time->attention, &mark);
-    SP_TRY(sp_linear_forward(b->x_mid, SP_DTYPE_F32, C, b->o, HD, sp_model_weight(model, at->out), act, b->x_in, N, HD,
-                             C));
-    sp_lap(&time->matmul, &mark);
+    sp_lap(model, &time->attention);
+    SP_TRY(SP_LAYER(model, linear_forward, b->x_mid, SP_DTYPE_F32, C, b->o, HD, w_out, act, b->x_in, N, HD, C));
+    sp_lap(model, &time->matmul);
 
-    sp_rmsnorm_forward(b->h_mid, act, b->rstd_mid, b->x_mid, model->values + at->norm_mid, N, C, (float)c->norm_eps);
-    sp_lap(&time->norm, &mark);
-    SP_TRY(
-        sp_linear_forward(b->gu, act, 2 * F, b->h_mid, C, sp_model_weight(model, at->gate_up), act, NULL, N, C, 2 * F));
-    sp_lap(&time->matmul, &mark);
-    sp_swiglu_forward(model->buffers.s, b->gu, act, N, F);
-    sp_lap(&time->swiglu, &mark);
-    SP_TRY(sp_linear_forward(x_out, SP_DTYPE_F32, C, model->buffers.s, F, sp_model_weight(model, at->down), act,
-                             b->x_mid, N, F, C));
-    sp_lap(&time->matmul, &mark);
+    SP_TRY(SP_LAYER(model, rmsnorm_forward, p->h, act, b->rstd_mid, b->x_mid, model->values + at->norm_mid, N, C, eps));
+    sp_lap(model, &time->norm);
+    SP_TRY(SP_LAYER(model, linear_forward, b->gu, act, 2 * F, p->h, C, w_gate_up, act, NULL, N, C, 2 * F));
+    sp_lap(model, &time->matmul);
+    if (!x_out) return SP_OK;
+    SP_TRY(SP_LAYER(model, swiglu_forward, p->s, b->gu, act, N, F));
+    sp_lap(model, &time->swiglu);
+    SP_TRY(SP_LAYER(model, linear_forward, x_out, SP_DTYPE_F32, C, p->s, F, w_down, act, b->x_mid, N, F, C));
+    sp_lap(model, &time->matmul);
     return SP_OK;
 }
 
@@ -122,19 +129,19 @@ sp_status sp_model_trunk(sp_model *model, const sp_batch *batch, sp_cache *cache
     const sp_model_config *c = &model->config;
     pass_buffers *p = &model->buffers;
     const int64_t N = batch->B * batch->T, L = c->n_layers;
-    double mark = sp_clock();
-    sp_embedding_forward(p->layers[0].x_in, model->values + model->table.embedding, batch->tokens, N, c->width);
-    sp_lap(&model->profile.embedding, &mark);
-    SP_TRY(observe(observer, 0, p->layers[0].x_in, N, c->width));
+    sp_lap(model, NULL);
+    SP_TRY(SP_LAYER(model, embedding_forward, p->layers[0].x_in, model->values + model->table.embedding, p->tokens, N,
+                    c->width));
+    sp_lap(model, &model->profile.embedding);
+    SP_TRY(observe(model, observer, 0, p->layers[0].x_in, N));
     for (int64_t l = 0; l < L; l++) {
         float *x_out = l + 1 < L ? p->layers[l + 1].x_in : p->x_out;
-        SP_TRY(layer_forward(model, l, x_out, batch, cache, observer));
-        SP_TRY(observe(observer, l + 1, x_out, N, c->width));
+        SP_TRY(sp_layer_forward(model, l, x_out, batch, cache, observer));
+        SP_TRY(observe(model, observer, l + 1, x_out, N));
     }
-    mark = sp_clock();
-    sp_rmsnorm_forward(p->h_out, model->options.dtype, p->rstd_out, p->x_out, model->values + model->table.norm, N,
-                       c->width, (float)c->norm_eps);
-    sp_lap(&model->profile.norm, &mark);
+    SP_TRY(SP_LAYER(model, rmsnorm_forward, p->h, model->options.dtype, p->rstd_out, p->x_out,
+                    model->values + model->table.norm, N, c->width, (float)c->norm_eps));
+    sp_lap(model, &model->profile.norm);
     return SP_OK;
 }
 
@@ -147,16 +154,20 @@ sp_status sp_model_loss(sp_model *model, const sp_batch *batch, double *loss_sum
     const pass_buffers *p = &model->buffers;
     const int64_t C = model->config.width, V = model->config.vocabulary, N = batch->B * batch->T;
     const sp_dtype act = model->options.dtype;
-    double mark = sp_clock();
-    for (int64_t first = 0; first < N; first += HEAD_ROWS) {
-        int64_t n = N - first < HEAD_ROWS ? N - first : HEAD_ROWS;
-        const char *h = (const char *)p->h_out + first * C * sp_dtype_bytes(act);
-        SP_TRY(sp_linear_forward(p->logits, SP_DTYPE_F32, V, h, C, sp_model_weight(model, model->table.head), act, NULL,
-                                 n, C, V));
-        sp_lap(&model->profile.matmul, &mark);
-        sp_cross_entropy(loss_sum, n_targets, p->logits, SP_DTYPE_F32, batch->targets + first, n, V, false, 1);
-        sp_lap(&model->profile.loss, &mark);
+    const void *weight = sp_model_weight(model, model->table.head);
+    int64_t rows = sp_model_head_rows(&model->options) * sp_dtype_bytes(act) / 4;
+    for (int64_t first = 0; first < N; first += rows) {
+        int64_t n = N - first < rows ? N - first : rows;
+        const char *h = (const char *)p->h + first * C * sp_dtype_bytes(act);
+        SP_TRY(SP_LAYER(model, linear_forward, p->logits, SP_DTYPE_F32, V, h, C, weight, act, NULL, n, C, V));
+        sp_lap(model, &model->profile.matmul);
+        SP_TRY(SP_LAYER(model, cross_entropy, p->losses + first, p->logits, SP_DTYPE_F32, p->targets + first, n, V,
+                        false, 1));
+        sp_lap(model, &model->profile.loss);
     }
+    SP_TRY(SP_LAYER(model, sum, loss_sum, p->losses, N));
+    *n_targets = sp_batch_n_targets(batch);
+    sp_laps_end(model);
     return SP_OK;
 }
 
@@ -164,10 +175,11 @@ sp_status sp_model_observe(sp_model *model, const sp_batch *batch, const sp_obse
     SP_TRY(sp_batch_check(model, batch, false));
     SP_TRY(sp_buffers_fit(model, batch, false));
     SP_TRY(sp_model_trunk(model, batch, NULL, observer));
+    sp_laps_end(model);
     if (!observer->hidden) return SP_OK;
     /* The stream itself is not needed any more: the final norm's output takes its place, in f32. */
     const pass_buffers *p = &model->buffers;
     const int64_t N = batch->B * batch->T, C = model->config.width;
-    sp_convert(p->x_out, SP_DTYPE_F32, p->h_out, model->options.dtype, N * C);
-    return observe(observer, model->config.n_layers + 1, p->x_out, N, C);
+    SP_TRY(SP_LAYER(model, convert, p->x_out, SP_DTYPE_F32, p->h, model->options.dtype, N * C));
+    return observe(model, observer, model->config.n_layers + 1, p->x_out, N);
 }

@@ -17,6 +17,7 @@ sp_status sp_cache_new(sp_cache **out, const sp_model *model, int64_t capacity) 
     SP_REQUIRE(capacity >= 1, SP_BAD_ARGUMENT, "a cache for %" PRId64 " tokens", capacity);
     sp_cache *cache = calloc(1, sizeof *cache);
     SP_REQUIRE(cache, SP_OUT_OF_MEMORY, "no memory for a cache");
+    cache->device = model->device;
     cache->capacity = capacity;
     cache->n_layers = c->n_layers;
     cache->row_bytes = c->n_kv_heads * c->head_width * sp_dtype_bytes(model->options.dtype);
@@ -24,8 +25,8 @@ sp_status sp_cache_new(sp_cache **out, const sp_model *model, int64_t capacity) 
     sp_status status = SP_OK;
     SP_REQUIRE_OR_DONE(sp_multiply_sizes(c->n_layers * cache->row_bytes, capacity, &bytes), SP_OUT_OF_MEMORY,
                        "a cache for %" PRId64 " tokens is too large", capacity);
-    SP_TRY_OR_DONE(sp_allocate((void **)&cache->k, bytes, "cache of keys"));
-    SP_TRY_OR_DONE(sp_allocate((void **)&cache->v, bytes, "cache of values"));
+    SP_TRY_OR_DONE(sp_device_allocate(cache->device, (void **)&cache->k, bytes, "cache of keys"));
+    SP_TRY_OR_DONE(sp_device_allocate(cache->device, (void **)&cache->v, bytes, "cache of values"));
     *out = cache;
     return SP_OK;
 done:
@@ -35,8 +36,8 @@ done:
 
 void sp_cache_free(sp_cache *cache) {
     if (!cache) return;
-    free(cache->k);
-    free(cache->v);
+    sp_device_release(cache->device, cache->k);
+    sp_device_release(cache->device, cache->v);
     free(cache);
 }
 
@@ -52,7 +53,9 @@ static sp_status extend(sp_model *model, sp_cache *cache, const int32_t *tokens,
     SP_TRY(sp_batch_check(model, &batch, false));
     SP_TRY(sp_buffers_fit(model, &batch, false));
     SP_TRY(sp_model_fit_rope(model, cache->length + n));
-    for (int64_t i = 0; i < n; i++) model->buffers.positions[i] = (int32_t)(cache->length + i);
+    pass_buffers *p = &model->buffers;
+    for (int64_t i = 0; i < n; i++) p->host_positions[i] = (int32_t)(cache->length + i);
+    SP_TRY(sp_device_upload(model->device, p->positions, p->host_positions, n * (int64_t)sizeof(int32_t)));
     SP_TRY(sp_model_trunk(model, &batch, cache, NULL));
     cache->length += n;
     return SP_OK;
@@ -69,10 +72,15 @@ sp_status sp_model_decode(sp_model *model, sp_cache *cache, const int32_t *token
         SP_TRY(extend(model, cache, tokens + first, count));
         last = count - 1;
     }
+    const pass_buffers *p = &model->buffers;
+    int64_t C = c->width, V = c->vocabulary;
     sp_dtype act = model->options.dtype;
-    const char *h = (const char *)model->buffers.h_out + last * c->width * sp_dtype_bytes(act);
-    return sp_linear_forward(logits, SP_DTYPE_F32, c->vocabulary, h, c->width,
-                             sp_model_weight(model, model->table.head), act, NULL, 1, c->width, c->vocabulary);
+    const char *h = (const char *)p->h + last * C * sp_dtype_bytes(act);
+    const void *weight = sp_model_weight(model, model->table.head);
+    SP_TRY(SP_LAYER(model, linear_forward, p->logits, SP_DTYPE_F32, V, h, C, weight, act, NULL, 1, C, V));
+    SP_TRY(sp_device_download(model->device, logits, p->logits, V * (int64_t)sizeof *logits));
+    sp_laps_end(model);
+    return SP_OK;
 }
 
 sp_sampling sp_sampling_default(void) {

@@ -5,59 +5,98 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/memory.h"
 #include "base/random.h"
+#include "model/model_device.h"
 #include "softpick/checkpoint.h"
-
-double sp_clock(void) {
-    struct timespec now;
-    timespec_get(&now, TIME_UTC);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 sp_model_options sp_model_options_default(void) {
     return (sp_model_options){.struct_bytes = sizeof(sp_model_options), .dtype = SP_DTYPE_F32};
 }
 
-sp_dtype sp_model_fastest_dtype(void) { return sp_matmul_bf16_pays() ? SP_DTYPE_BF16 : SP_DTYPE_F32; }
-const char *sp_model_matmul_name(sp_dtype dtype) { return sp_matmul_variant(dtype); }
+sp_dtype sp_model_fastest_dtype(int32_t device) {
+    return device || sp_matmul_bf16_pays() ? SP_DTYPE_BF16 : SP_DTYPE_F32;
+}
+
+const char *sp_model_matmul_name(int32_t device, sp_dtype dtype) {
+    if (device) return dtype == SP_DTYPE_BF16 ? "cublaslt" : NULL;
+    return sp_matmul_variant(dtype);
+}
 
 void sp_model_free(sp_model *model) {
     if (!model) return;
-    sp_buffers_clear(&model->buffers);
+    if (model->device) {
+        sp_laps_clear(model);
+        sp_buffers_clear(model);
+        sp_device_release(model->device, model->values);
+        sp_device_release(model->device, model->gradients);
+        sp_device_release(model->device, model->halves);
+        sp_device_release(model->device, model->rope);
+        sp_device_close(model->device);
+    }
     sp_tensor_table_clear(&model->table);
-    free(model->values);
-    free(model->gradients);
-    free(model->halves);
-    free(model->rope);
     free(model);
+}
+
+static sp_status check_dtype(const sp_model_options *options) {
+    SP_REQUIRE(options->dtype == SP_DTYPE_F32 || options->dtype == SP_DTYPE_BF16, SP_BAD_ARGUMENT,
+               "dtype is %s: a model computes in f32 or bf16", sp_dtype_name(options->dtype));
+    SP_REQUIRE(!options->device || options->dtype == SP_DTYPE_BF16, SP_UNSUPPORTED,
+               "dtype is %s: on a GPU a model computes in bf16", sp_dtype_name(options->dtype));
+    SP_REQUIRE(sp_model_matmul_name(options->device, options->dtype), SP_UNSUPPORTED,
+               "no matrix product in %s in this build", sp_dtype_name(options->dtype));
+    return SP_OK;
+}
+
+static sp_status allocate_arrays(sp_model *model) {
+    int64_t n = model->table.n_parameters;
+    SP_TRY(sp_device_allocate(model->device, (void **)&model->values, n * 4, "weights"));
+    if (model->options.training)
+        SP_TRY(sp_device_allocate(model->device, (void **)&model->gradients, n * 4, "gradients"));
+    if (model->options.dtype == SP_DTYPE_BF16)
+        SP_TRY(sp_device_allocate(model->device, (void **)&model->halves, n * 2, "bf16 weights"));
+    return SP_OK;
 }
 
 /* Everything but the values, which are zero. */
 static sp_status make(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
     *out = NULL;
     SP_TRY(sp_model_config_check(config));
-    SP_REQUIRE(options->dtype == SP_DTYPE_F32 || options->dtype == SP_DTYPE_BF16, SP_BAD_ARGUMENT,
-               "dtype is %s: a model computes in f32 or bf16", sp_dtype_name(options->dtype));
-    SP_REQUIRE(sp_matmul_variant(options->dtype), SP_UNSUPPORTED, "no matrix product in %s in this build",
-               sp_dtype_name(options->dtype));
+    SP_TRY(check_dtype(options));
     sp_model *model = calloc(1, sizeof *model);
     SP_REQUIRE(model, SP_OUT_OF_MEMORY, "no memory for a model");
     model->config = *config;
     model->options = *options;
+    model->layers = sp_layers_on_id(options->device);
+    model->watch.runs = options->device == 0;
     sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_device_open(&model->device, options->device));
     SP_TRY_OR_DONE(sp_tensor_table_build(&model->table, config));
-    int64_t n = model->table.n_parameters;
-    SP_TRY_OR_DONE(sp_allocate((void **)&model->values, n * 4, "weights"));
-    if (options->training) SP_TRY_OR_DONE(sp_allocate((void **)&model->gradients, n * 4, "gradients"));
-    if (options->dtype == SP_DTYPE_BF16) SP_TRY_OR_DONE(sp_allocate((void **)&model->halves, n * 2, "bf16 weights"));
+    SP_TRY_OR_DONE(allocate_arrays(model));
     *out = model;
     return SP_OK;
 done:
     sp_model_free(model);
     return status;
+}
+
+/* Host memory in which the values are made: the model's own on the host. */
+static sp_status values_begin(float **host, sp_model *model) {
+    *host = model->values;
+    if (!model->options.device) return SP_OK;
+    return sp_allocate((void **)host, model->table.n_parameters * (int64_t)sizeof **host, "weights");
+}
+
+/* Brings them to the device. */
+static sp_status values_end(float *host, sp_model *model) {
+    sp_status status = SP_OK;
+    if (model->options.device) {
+        int64_t bytes = model->table.n_parameters * (int64_t)sizeof *host;
+        status = sp_device_upload(model->device, model->values, host, bytes);
+        free(host);
+    }
+    return status == SP_OK ? sp_model_refresh(model) : status;
 }
 
 /* A function of seed and of the tensor's place in the table alone: twins that differ in attention begin
@@ -82,15 +121,23 @@ static void initialize(float *values, const tensor_entry *entry, int64_t place, 
 }
 
 sp_status sp_model_new(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
-    SP_TRY(make(out, config, options));
-    const tensor_table *table = &(*out)->table;
-    for (int64_t i = 0; i < table->n_tensors; i++)
-        initialize((*out)->values + table->entries[i].offset, &table->entries[i], i, *out);
-    sp_model_refresh(*out);
-    return SP_OK;
+    sp_model *model;
+    float *values;
+    *out = NULL;
+    SP_TRY(make(&model, config, options));
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(values_begin(&values, model));
+    for (int64_t i = 0; i < model->table.n_tensors; i++)
+        initialize(values + model->table.entries[i].offset, &model->table.entries[i], i, model);
+    SP_TRY_OR_DONE(values_end(values, model));
+    *out = model;
+    model = NULL;
+done:
+    sp_model_free(model);
+    return status;
 }
 
-static sp_status load_tensor(sp_model *model, const tensor_entry *entry, const sp_checkpoint *checkpoint) {
+static sp_status load_tensor(float *values, const tensor_entry *entry, const sp_checkpoint *checkpoint) {
     const char *folder = sp_checkpoint_folder(checkpoint);
     const sp_tensor *tensor = sp_checkpoint_find(checkpoint, entry->name);
     SP_REQUIRE(tensor, SP_BAD_FILE, "%s: tensor %s is missing", folder, entry->name);
@@ -102,8 +149,18 @@ static sp_status load_tensor(sp_model *model, const tensor_entry *entry, const s
     bool number = tensor->dtype == SP_DTYPE_F32 || tensor->dtype == SP_DTYPE_BF16 || tensor->dtype == SP_DTYPE_F16;
     SP_REQUIRE(number, SP_UNSUPPORTED, "%s: tensor %s has dtype %s: f32, bf16 and f16 are supported", folder,
                entry->name, sp_dtype_name(tensor->dtype));
-    sp_convert(model->values + entry->offset, SP_DTYPE_F32, tensor->data, tensor->dtype, entry->count);
+    sp_convert(values + entry->offset, SP_DTYPE_F32, tensor->data, tensor->dtype, entry->count);
     return SP_OK;
+}
+
+static sp_status load_tensors(sp_model *model, const sp_checkpoint *checkpoint) {
+    float *values;
+    SP_TRY(values_begin(&values, model));
+    sp_status status = SP_OK;
+    for (int64_t i = 0; status == SP_OK && i < model->table.n_tensors; i++)
+        status = load_tensor(values, &model->table.entries[i], checkpoint);
+    sp_status ended = values_end(values, model);
+    return status == SP_OK ? ended : status;
 }
 
 /* Tied weights may still be there twice in the file: then they must be the same. */
@@ -130,10 +187,8 @@ sp_status sp_model_open(sp_model **out, const char *folder, const sp_model_optio
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_model_config_parse(&config, sp_checkpoint_config(checkpoint), source));
     SP_TRY_OR_DONE(make(&model, &config, options));
-    for (int64_t i = 0; i < model->table.n_tensors; i++)
-        SP_TRY_OR_DONE(load_tensor(model, &model->table.entries[i], checkpoint));
     SP_TRY_OR_DONE(check_tied_head(model, checkpoint));
-    sp_model_refresh(model);
+    SP_TRY_OR_DONE(load_tensors(model, checkpoint));
     *out = model;
     model = NULL;
 done:
@@ -144,6 +199,9 @@ done:
 
 const sp_model_config *sp_model_config_of(const sp_model *model) { return &model->config; }
 sp_dtype sp_model_dtype(const sp_model *model) { return model->options.dtype; }
+int32_t sp_model_device(const sp_model *model) { return model->options.device; }
+sp_device *sp_model_device_of(sp_model *model) { return model->device; }
+uint16_t *sp_model_halves(sp_model *model) { return model->halves; }
 int64_t sp_model_n_parameters(const sp_model *model) { return model->table.n_parameters; }
 float *sp_model_parameters(sp_model *model) { return model->values; }
 float *sp_model_gradients(sp_model *model) { return model->gradients; }
@@ -153,16 +211,23 @@ const char *sp_model_tensor_name(const sp_model *model, int64_t i) { return mode
 
 sp_tensor sp_model_tensor(sp_model *model, int64_t i) {
     const tensor_entry *entry = &model->table.entries[i];
-    return sp_tensor_view(model->values + entry->offset, SP_DTYPE_F32, entry->n_dims, entry->shape);
+    sp_tensor view = sp_tensor_view(model->values + entry->offset, SP_DTYPE_F32, entry->n_dims, entry->shape);
+    view.device = model->options.device;
+    return view;
 }
 
-void sp_model_refresh(sp_model *model) {
-    if (model->halves) sp_convert(model->halves, SP_DTYPE_BF16, model->values, SP_DTYPE_F32, model->table.n_parameters);
+sp_status sp_model_refresh(sp_model *model) {
+    if (!model->halves) return SP_OK;
+    return SP_LAYER(model, convert, model->halves, SP_DTYPE_BF16, model->values, SP_DTYPE_F32,
+                    model->table.n_parameters);
 }
 
-void sp_model_zero_gradients(sp_model *model) {
-    if (model->gradients) memset(model->gradients, 0, (size_t)model->table.n_parameters * sizeof(float));
+sp_status sp_model_zero_gradients(sp_model *model) {
+    if (!model->gradients) return SP_OK;
+    return sp_device_zero(model->device, model->gradients, model->table.n_parameters * (int64_t)sizeof(float));
 }
+
+sp_status sp_model_wait(sp_model *model) { return sp_device_wait(model->device); }
 
 int64_t sp_model_memory_bytes(const sp_model *model) {
     int64_t per_parameter = 4 + (model->gradients ? 4 : 0) + (model->halves ? 2 : 0);
@@ -171,10 +236,10 @@ int64_t sp_model_memory_bytes(const sp_model *model) {
            model->buffers.attention_bytes;
 }
 
-sp_model_profile sp_model_profile_read(sp_model *model, bool reset) {
-    sp_model_profile profile = model->profile;
-    if (reset) model->profile = (sp_model_profile){0};
-    return profile;
+int64_t sp_batch_n_targets(const sp_batch *batch) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < batch->B * batch->T; i++) n += batch->targets[i] >= 0;
+    return n;
 }
 
 /* Packed sequences lie one after another, each within one row of the batch. */

@@ -1,9 +1,8 @@
 /* What the files of this folder share: the tensor table, the buffers of a pass, the state of a model.
  *
- * Four blocks of memory.  Values, gradients and halves (bf16 copies of the values) have the layout of the
- * tensor table; q, k, v and gate, up of a layer lie one after another there, so that each group is one matrix
- * product. The fourth block holds the activations of the largest batch seen: one set of layer_buffers per
- * layer when the gradient is wanted, otherwise one set for all, and what the passes share. */
+ * Four blocks of the device's memory.  Values, gradients and halves (bf16 copies of the values) have the layout of the
+ * tensor table; q, k, v and gate, up of a layer lie one after another there, so that each group is one matrix product.
+ * The fourth block holds the activations of the largest batch seen (buffers.c). */
 #ifndef SP_MODEL_MODEL_PRIVATE_H
 #define SP_MODEL_MODEL_PRIVATE_H
 
@@ -11,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "device/device.h"
 #include "layers/layers.h"
 #include "softpick/model.h"
 
@@ -47,39 +47,50 @@ void sp_tensor_table_clear(tensor_table *table);
 typedef struct layer_buffers {
     float *x_in, *x_mid;       /* (N,C) residual stream before attention, before the feed-forward */
     float *rstd_in, *rstd_mid; /* (N) */
-    void *h_in;                /* (N,C) act, normed x_in */
     void *qkv;                 /* (N,(H+2Hkv)D) act, after the rotation */
     void *o;                   /* (N,HD) act */
     float *lse;                /* (B,H,T) */
-    void *h_mid;               /* (N,C) act, normed x_mid */
     void *gu;                  /* (N,2F) act; backward overwrites it with its gradient */
 } layer_buffers;
 
 typedef struct pass_buffers {
     int64_t n_tokens_max; /* what the block holds */
-    bool gradient;        /* has a set per layer and the gradients' buffers */
+    bool gradient;        /* has what the backward pass needs */
     void *block;
     int64_t block_bytes;
-    layer_buffers *layers; /* (L), all alike when not gradient */
+    layer_buffers *layers; /* (L), all alike when not gradient; all but x_in alike when recomputing */
     float *x_out;          /* (N,C) after the last layer */
     float *rstd_out;       /* (N) */
-    void *h_out;           /* (N,C) act */
+    void *h;               /* (N,C) act: the normed stream that a product reads; backward: its gradient */
     void *s;               /* (N,F) act: swiglu's output, or its gradient */
-    void *logits;          /* (HEAD_ROWS,V) f32 or act */
+    void *logits;          /* of head_rows(..., act) rows */
+    double *losses;        /* (N) */
+    int32_t *tokens_block; /* (2N) tokens and targets of a batch; NULL on the host, which reads the caller's */
     int32_t *positions;    /* (N) */
-    float *dx;             /* (N,C) */
-    void *dy;              /* (N,C) act */
-    void *dh;              /* (N,C) act */
-    void *dqkv;            /* (N,(H+2Hkv)D) act */
-    void *d_o;             /* (N,HD) act */
-    void *norm_workspace;
+    const int32_t *tokens, *targets; /* of the batch, in the device's memory */
+    float *dx;                       /* (N,C) */
+    void *dy;                        /* (N,C) act: dx for the products */
+    void *dqkv;                      /* (N,(H+2Hkv)D) act */
+    void *d_o;                       /* (N,HD) act */
+    void *norm_workspace, *embedding_workspace;
+    int32_t *host_positions; /* (N) */
     void *attention_workspace;
     int64_t attention_bytes;
 } pass_buffers;
 
+/* Marks in the device's work, and which bucket of the profile the time since the one before belongs to. */
+typedef struct stopwatch {
+    bool runs;
+    int64_t n, n_max;
+    void **marks;
+    double **buckets;
+} stopwatch;
+
 struct sp_model {
     sp_model_config config;
     sp_model_options options;
+    sp_device *device;
+    const sp_layers *layers; /* of the device */
     tensor_table table;
     float *values, *gradients; /* (n_parameters) */
     uint16_t *halves;          /* (n_parameters) bf16, NULL in f32 */
@@ -87,9 +98,15 @@ struct sp_model {
     int64_t rope_positions;
     pass_buffers buffers;
     sp_model_profile profile;
+    stopwatch watch;
 };
 
-enum { HEAD_ROWS = 512 }; /* rows of logits held at a time: 16 MB at V = 8192 in f32 */
+/* Calls a layer on the model's device: SP_TRY(SP_LAYER(model, convert, out, ...)). */
+#define SP_LAYER(model, function, ...) ((model)->layers->function((model)->device, __VA_ARGS__))
+
+/* Rows of logits in the model's dtype that are held at a time: enough for full speed of the products.  In f32 half as
+ * many fit a bf16 model's buffer. */
+static inline int64_t sp_model_head_rows(const sp_model_options *options) { return options->device ? 8192 : 512; }
 
 /* Weights of the products, in the model's dtype; norms and the embedding are read in f32. */
 static inline const void *sp_model_weight(const sp_model *model, int64_t offset) {
@@ -98,11 +115,12 @@ static inline const void *sp_model_weight(const sp_model *model, int64_t offset)
 
 /* Makes buffers, positions and rotation table fit a batch, keeping them when they do. */
 SP_MUST_CHECK sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient);
-void sp_buffers_clear(pass_buffers *p);
+void sp_buffers_clear(sp_model *model);
 SP_MUST_CHECK sp_status sp_model_fit_rope(sp_model *model, int64_t n_positions);
 SP_MUST_CHECK sp_status sp_model_fit_attention(sp_model *model, const sp_attention *problem, sp_attention_pass pass);
 /* Checks tokens, targets and shape of a batch against the model. */
 SP_MUST_CHECK sp_status sp_batch_check(const sp_model *model, const sp_batch *batch, bool targets);
+int64_t sp_batch_n_targets(const sp_batch *batch);
 
 /* The attention problem of a layer: function, factors and mask, with q, k, v and out as views into the
  * layer's buffers; with a cache, k and v are those of the cache. */
@@ -114,25 +132,28 @@ sp_tensor sp_heads_view(const sp_model *model, void *data, int64_t row, int64_t 
 
 /* Keys and values of one sequence, per layer (capacity,Hkv,D) in the model's dtype. */
 struct sp_cache {
+    sp_device *device;
     int64_t length, capacity;
     int64_t row_bytes; /* of one token's keys in one layer */
     int64_t n_layers;
     char *k, *v; /* (L, capacity, row) */
 };
 
-/* From tokens to the final norm's output in buffers.h_out.  `cache` (B = 1; not grown here) and `observer`
+/* From tokens to the final norm's output in buffers.h.  `cache` (B = 1; not grown here) and `observer`
  * may be NULL. */
 SP_MUST_CHECK sp_status sp_model_trunk(sp_model *model, const sp_batch *batch, sp_cache *cache,
                                        const sp_observer *observer);
-/* From d loss / d h_out, which lies in buffers.dh, to the gradients of everything below the head. */
+/* From the gradient of the final norm's output, which lies in buffers.h, to those of everything below the head. */
 SP_MUST_CHECK sp_status sp_model_trunk_backward(sp_model *model, const sp_batch *batch);
 
-/* Adds the seconds since *mark to the bucket and moves the mark. */
-double sp_clock(void);
-static inline void sp_lap(double *bucket, double *mark) {
-    double now = sp_clock();
-    *bucket += now - *mark;
-    *mark = now;
-}
+/* A layer's forward pass from its x_in.  `x_out` NULL: without the last product, when a layer is recomputed. */
+SP_MUST_CHECK sp_status sp_layer_forward(sp_model *model, int64_t layer, float *x_out, const sp_batch *batch,
+                                         sp_cache *cache, const sp_observer *observer);
+
+/* The time since the last lap goes to the bucket (NULL: to none).  On a CUDA device only after
+ * sp_model_profile_enable, and known after sp_laps_end, which waits. */
+void sp_lap(sp_model *model, double *bucket);
+void sp_laps_end(sp_model *model);
+void sp_laps_clear(sp_model *model);
 
 #endif

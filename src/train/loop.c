@@ -81,7 +81,7 @@ static sp_status step_gradient(trainer *t, double *loss) {
         n_targets += count_targets(&batch);
     }
     double sum = 0;
-    sp_model_zero_gradients(t->parts.model);
+    SP_TRY(sp_model_zero_gradients(t->parts.model));
     for (int64_t i = 0; i < n_micro; i++) {
         if (n_micro > 1) SP_TRY(read_batch(t, i, &batch));
         double micro_sum = 0;
@@ -107,7 +107,8 @@ static sp_status train_step(trainer *t, sp_train_step *report) {
     int64_t step = t->state.step;
     double rate = sp_train_learning_rate(t->parts.options, t->n_steps, step);
     SP_TRY(step_gradient(t, &loss));
-    bool updated = isfinite(loss) && sp_optimizer_step(t->parts.optimizer, rate, &norm);
+    bool updated = false;
+    if (isfinite(loss)) SP_TRY(sp_optimizer_step(t->parts.optimizer, rate, &norm, &updated));
     t->state.losses[step % SP_TRAIN_N_RECENT] = (float)loss;
     t->state.step = ++step;
     double seconds = clock_seconds() - began;

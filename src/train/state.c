@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/memory.h"
+#include "model/model_device.h"
 #include "softpick/checkpoint.h"
 #include "train/update.h"
 #include "train/options.h"
@@ -50,6 +51,19 @@ static sp_status format_state(char **text, const sp_train_state *state, const sp
     return status;
 }
 
+/* The three flat arrays of a run: values, m, v. */
+enum { N_ARRAYS = 3 };
+static const char *const prefixes[N_ARRAYS] = {"", "m.", "v."};
+
+static float *array_of(const sp_train_parts *parts, int i) {
+    float *const arrays[N_ARRAYS] = {sp_model_parameters(parts->model), parts->optimizer->m, parts->optimizer->v};
+    return arrays[i];
+}
+
+static int64_t array_bytes(const sp_train_parts *parts) {
+    return sp_model_n_parameters(parts->model) * (int64_t)sizeof(float);
+}
+
 /* The tensors of a flat array that has the model's layout, under the model's names with a prefix. */
 static void list_tensors(sp_named_tensor *list, char (*names)[NAME_BYTES], sp_model *model, const float *flat,
                          const char *prefix) {
@@ -59,30 +73,33 @@ static void list_tensors(sp_named_tensor *list, char (*names)[NAME_BYTES], sp_mo
         sp_tensor tensor = sp_model_tensor(model, i);
         int64_t first = (const float *)tensor.data - values;
         list[i] = (sp_named_tensor){names[i], tensor};
-        list[i].tensor.data = (void *)(uintptr_t)(flat + first); /* only read */
+        list[i].tensor.data = (void *)(uintptr_t)(flat + first);
+        list[i].tensor.device = 0;
     }
 }
 
-/* The model's own tensors, then m, then v: 3 n_tensors entries, whose names lie behind them.  Caller frees. */
-static sp_status list_all(sp_named_tensor **list, const sp_train_parts *parts) {
+/* The tensors of `arrays` (host memory): 3 n_tensors entries, whose names lie behind them.  Caller frees. */
+static sp_status list_all(sp_named_tensor **list, const sp_train_parts *parts, const float *const arrays[N_ARRAYS]) {
     int64_t n = sp_model_n_tensors(parts->model);
-    int64_t list_bytes = 3 * n * (int64_t)sizeof **list;
-    SP_TRY(sp_allocate((void **)list, list_bytes + 3 * n * NAME_BYTES, "the list of tensors"));
+    int64_t list_bytes = N_ARRAYS * n * (int64_t)sizeof **list;
+    SP_TRY(sp_allocate((void **)list, list_bytes + N_ARRAYS * n * NAME_BYTES, "the list of tensors"));
     char(*names)[NAME_BYTES] = (void *)((char *)*list + list_bytes);
-    list_tensors(*list, names, parts->model, sp_model_parameters(parts->model), "");
-    list_tensors(*list + n, names + n, parts->model, parts->optimizer->m, "m.");
-    list_tensors(*list + 2 * n, names + 2 * n, parts->model, parts->optimizer->v, "v.");
+    for (int i = 0; i < N_ARRAYS; i++) list_tensors(*list + i * n, names + i * n, parts->model, arrays[i], prefixes[i]);
     return SP_OK;
 }
 
 sp_status sp_train_state_save(const char *folder, const sp_train_state *state, const sp_train_parts *parts) {
     char *config = NULL, *text = NULL;
     sp_named_tensor *list = NULL;
+    const void *copies[N_ARRAYS] = {NULL};
+    sp_device *device = sp_model_device_of(parts->model);
     int64_t n_tensors = sp_model_n_tensors(parts->model);
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_model_config_format(sp_model_config_of(parts->model), &config));
     SP_TRY_OR_DONE(format_state(&text, state, parts));
-    SP_TRY_OR_DONE(list_all(&list, parts));
+    for (int i = 0; i < N_ARRAYS; i++)
+        SP_TRY_OR_DONE(sp_device_read_begin(device, &copies[i], array_of(parts, i), array_bytes(parts)));
+    SP_TRY_OR_DONE(list_all(&list, parts, (const float *const[N_ARRAYS]){copies[0], copies[1], copies[2]}));
     sp_checkpoint_content content = {.config = config,
                                      .tensors = list,
                                      .n_tensors = n_tensors,
@@ -93,6 +110,7 @@ sp_status sp_train_state_save(const char *folder, const sp_train_state *state, c
                                      .replace = true};
     SP_TRY_OR_DONE(sp_checkpoint_write(folder, &content));
 done:
+    for (int i = 0; i < N_ARRAYS; i++) sp_device_read_end(device, copies[i]);
     free(list);
     free(text);
     free(config);
@@ -173,29 +191,32 @@ static sp_status parse_state(sp_train_state *state, int64_t *n_updates, const js
     return SP_OK;
 }
 
-static sp_status copy_tensor(float *to, const sp_tensor *wanted, const sp_tensor *found, const char *name,
-                             const char *folder) {
+static sp_status check_tensor(const sp_tensor *wanted, const sp_tensor *found, const char *name, const char *folder) {
     SP_REQUIRE(found, SP_BAD_FILE, "%s: tensor %s is missing", folder, name);
     bool fits = found->dtype == SP_DTYPE_F32 && found->n_dims == wanted->n_dims;
     for (int64_t d = 0; fits && d < wanted->n_dims; d++) fits = found->shape[d] == wanted->shape[d];
     SP_REQUIRE(fits, SP_BAD_FILE, "%s: tensor %s has another shape or dtype than the model's", folder, name);
-    memcpy(to, found->data, (size_t)(sp_tensor_count(found) * sp_dtype_bytes(SP_DTYPE_F32)));
     return SP_OK;
 }
 
 static sp_status load_tensors(const sp_train_parts *parts, const sp_checkpoint *checkpoint,
                               const sp_safetensors *moments) {
     const char *folder = sp_checkpoint_folder(checkpoint);
-    sp_named_tensor *list;
-    SP_TRY(list_all(&list, parts));
+    sp_device *device = sp_model_device_of(parts->model);
+    const float *const arrays[N_ARRAYS] = {array_of(parts, 0), array_of(parts, 1), array_of(parts, 2)};
+    sp_named_tensor *list; /* its addresses are the device's */
+    SP_TRY(list_all(&list, parts, arrays));
     int64_t n = sp_model_n_tensors(parts->model);
     sp_status status = SP_OK;
-    for (int64_t i = 0; i < 3 * n; i++) {
+    for (int64_t i = 0; i < N_ARRAYS * n; i++) {
         const char *name = list[i].name;
         const sp_tensor *found = i < n ? sp_checkpoint_find(checkpoint, name) : sp_safetensors_find(moments, name);
-        SP_TRY_OR_DONE(copy_tensor(list[i].tensor.data, &list[i].tensor, found, name, folder));
+        SP_TRY_OR_DONE(check_tensor(&list[i].tensor, found, name, folder));
+        SP_TRY_OR_DONE(sp_device_upload(device, list[i].tensor.data, found->data,
+                                        sp_tensor_count(found) * sp_dtype_bytes(SP_DTYPE_F32)));
     }
-    sp_model_refresh(parts->model);
+    SP_TRY_OR_DONE(sp_model_refresh(parts->model));
+    status = sp_device_wait(device); /* before the files are closed */
 done:
     free(list);
     return status;
