@@ -131,6 +131,28 @@ static void gradient_matches_with_window_and_relu_softmax(void **state) {
     check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
 }
 
+static void recomputing_gives_the_same_bits(void **state) {
+    (void)state;
+    sp_model_config config = tiny_config();
+    sp_batch batch = some_batch(false);
+    sp_model *models[2];
+    double losses[2];
+    int64_t n_targets;
+    for (int i = 0; i < 2; i++) {
+        sp_model_options options = sp_model_options_default();
+        options.training = true;
+        options.recompute = i == 1;
+        if (sp_model_new(&models[i], &config, &options) != SP_OK) fail_msg("%s", sp_last_message());
+        if (sp_model_loss_gradient(models[i], &batch, 1, &losses[i], &n_targets) != SP_OK)
+            fail_msg("%s", sp_last_message());
+    }
+    assert_true(losses[0] == losses[1]);
+    assert_memory_equal(sp_model_gradients(models[0]), sp_model_gradients(models[1]),
+                        (size_t)sp_model_n_parameters(models[0]) * sizeof(float));
+    assert_true(sp_model_memory_bytes(models[1]) < sp_model_memory_bytes(models[0]));
+    sp_model_free(models[0]), sp_model_free(models[1]);
+}
+
 static void bf16_is_within_its_rounding(void **state) {
     (void)state;
     if (!sp_matmul_variant(SP_DTYPE_BF16)) skip();
@@ -145,6 +167,7 @@ int main(void) {
         cmocka_unit_test(gradient_matches_with_tied_embeddings),
         cmocka_unit_test(gradient_matches_with_packed_documents),
         cmocka_unit_test(gradient_matches_with_window_and_relu_softmax),
+        cmocka_unit_test(recomputing_gives_the_same_bits),
         cmocka_unit_test(bf16_is_within_its_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,331 @@
+/* The model on a GPU: the same loss and gradient as on the CPU within bf16's rounding, for every normalizer and mask; the
+ * same bits every time and with recomputation; decoding with a cache as without; the plan is what is taken. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "model/model_device.h"
+#include "softpick/device.h"
+#include "softpick/train.h"
+
+enum { B = 2, T = 96, V = 301, CPU = 0, GPU = 1 };
+
+static int32_t tokens[B * T], targets[B * T];
+static const int64_t documents[] = {0, 5, 96, 96, 130, 192};
+
+#define assert_ok(call)                                                                                                \
+    do {                                                                                                               \
+        if ((call) != SP_OK) fail_msg("%s: %s", #call, sp_last_message());                                             \
+    } while (0)
+
+static sp_batch some_batch(bool packed) {
+    for (int i = 0; i < B * T; i++) {
+        tokens[i] = (int32_t)sp_random_below(1, 2, (uint64_t)i, V);
+        targets[i] = i % 7 == 3 ? -1 : (int32_t)sp_random_below(1, 3, (uint64_t)i, V);
+    }
+    return (sp_batch){.B = B,
+                      .T = T,
+                      .tokens = tokens,
+                      .targets = targets,
+                      .cu = packed ? documents : NULL,
+                      .n_sequences = packed ? 5 : 0};
+}
+
+static sp_model_config small_config(void) {
+    sp_model_config c = sp_model_config_default();
+    c.vocabulary = V;
+    c.width = 128;
+    c.n_layers = 3;
+    c.n_heads = 4;
+    c.n_kv_heads = 2;
+    c.head_width = 32;
+    c.ffn_width = 344;
+    c.max_positions = 256;
+    c.initializer_range = 0.08; /* scores far from 0 */
+    return c;
+}
+
+static sp_model *make(const sp_model_config *config, int32_t device, sp_dtype dtype, bool recompute) {
+    sp_model_options options = sp_model_options_default();
+    options.dtype = dtype;
+    options.device = device;
+    options.training = true;
+    options.recompute = recompute;
+    options.seed = 5;
+    sp_model *model;
+    assert_ok(sp_model_new(&model, config, &options));
+    return model;
+}
+
+/* Loss per target, and the gradient in host memory; the caller frees it. */
+static float *gradient_of(sp_model *model, const sp_batch *batch, double *loss) {
+    int64_t n = sp_model_n_parameters(model), n_targets;
+    const void *read;
+    double sum, alone;
+    assert_ok(sp_model_loss(model, batch, &alone, &n_targets));
+    assert_ok(sp_model_zero_gradients(model));
+    assert_ok(sp_model_loss_gradient(model, batch, 1.0 / (double)n_targets, &sum, &n_targets));
+    assert_true(fabs(sum - alone) <= 5e-3 * alone);
+    *loss = sum / (double)n_targets;
+    assert_ok(sp_device_read_begin(sp_model_device_of(model), &read, sp_model_gradients(model), n * 4));
+    float *gradient = malloc((size_t)n * sizeof *gradient);
+    memcpy(gradient, read, (size_t)n * sizeof *gradient);
+    sp_device_read_end(sp_model_device_of(model), read);
+    return gradient;
+}
+
+/* || gradient - truth || / || truth || of each tensor stays below the bound. */
+static void compare_gradients(sp_model *model, const float *gradient, const float *truth, double bound) {
+    const float *first = sp_model_parameters(model);
+    for (int64_t i = 0; i < sp_model_n_tensors(model); i++) {
+        sp_tensor tensor = sp_model_tensor(model, i);
+        int64_t at = (const float *)tensor.data - first;
+        double error = 0, size = 0;
+        for (int64_t j = at; j < at + sp_tensor_count(&tensor); j++) {
+            error += ((double)gradient[j] - truth[j]) * ((double)gradient[j] - truth[j]);
+            size += (double)truth[j] * truth[j];
+        }
+        if (!(sqrt(error) <= bound * sqrt(size)))
+            fail_msg("%s: error %.3g of the gradient", sp_model_tensor_name(model, i), sqrt(error / size));
+    }
+}
+
+static void check_against_cpu(const sp_model_config *config, bool packed) {
+    sp_batch batch = some_batch(packed);
+    double truth_loss, loss;
+    sp_model *truth = make(config, CPU, SP_DTYPE_F32, false), *model = make(config, GPU, SP_DTYPE_BF16, false);
+    float *truth_gradient = gradient_of(truth, &batch, &truth_loss), *gradient = gradient_of(model, &batch, &loss);
+    if (fabs(loss - truth_loss) > 4e-3 * truth_loss) fail_msg("loss %.6f, on the CPU in f32 %.6f", loss, truth_loss);
+    compare_gradients(model, gradient, truth_gradient, 4e-2);
+    free(gradient), free(truth_gradient);
+    sp_model_free(model), sp_model_free(truth);
+}
+
+static void every_normalizer_gives_the_cpus_gradient(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    for (int normalizer = 0; normalizer < SP_NORMALIZER_COUNT; normalizer++) {
+        sp_model_config config = small_config();
+        config.attention_function = (sp_normalizer)normalizer;
+        check_against_cpu(&config, false);
+    }
+}
+
+static void masks_factors_and_ties_give_the_cpus_gradient(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    for (int i = 0; i < 4; i++) {
+        sp_model_config config = small_config();
+        config.window = i == 1 ? 20 : 0;
+        config.tie_embeddings = i == 2;
+        config.row_factor = i == 3;
+        check_against_cpu(&config, i == 0);
+    }
+}
+
+static void the_same_bits_every_time_and_with_recomputation(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    sp_model_config config = small_config();
+    sp_batch batch = some_batch(false);
+    float *first = NULL;
+    double first_loss = 0, loss;
+    for (int run = 0; run < 4; run++) {
+        sp_model *model = make(&config, GPU, SP_DTYPE_BF16, run >= 2);
+        float *gradient = gradient_of(model, &batch, &loss);
+        if (!first) first = gradient, first_loss = loss;
+        assert_true(loss == first_loss);
+        assert_memory_equal(gradient, first, (size_t)sp_model_n_parameters(model) * sizeof *first);
+        if (gradient != first) free(gradient);
+        sp_model_free(model);
+    }
+    free(first);
+}
+
+static void steps_stay_close_to_the_cpus(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    enum { STEPS = 20 };
+    sp_model_config config = small_config();
+    config.initializer_range = 0.02;
+    sp_batch batch = some_batch(false);
+    sp_train_options options = sp_train_options_default();
+    double losses[2][STEPS], norm;
+    for (int32_t device = CPU; device <= GPU; device++) {
+        sp_model *model = make(&config, device, device ? SP_DTYPE_BF16 : SP_DTYPE_F32, false);
+        sp_optimizer *optimizer;
+        assert_ok(sp_optimizer_new(&optimizer, model, &options));
+        for (int step = 0; step < STEPS; step++) {
+            int64_t n_targets = 0;
+            bool updated;
+            assert_ok(sp_model_zero_gradients(model));
+            assert_ok(sp_model_loss_gradient(model, &batch, 1.0 / 165, &losses[device][step], &n_targets));
+            assert_ok(sp_optimizer_step(optimizer, 1e-3, &norm, &updated));
+            assert_true(updated);
+        }
+        sp_optimizer_free(optimizer);
+        sp_model_free(model);
+    }
+    assert_true(losses[CPU][STEPS - 1] < 0.95 * losses[CPU][0]);
+    for (int step = 0; step < STEPS; step++)
+        if (fabs(losses[GPU][step] - losses[CPU][step]) > 5e-3 * losses[CPU][step])
+            fail_msg("step %d: loss %.5f, on the CPU %.5f", step, losses[GPU][step], losses[CPU][step]);
+}
+
+static void what_is_not_finite_changes_nothing(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    sp_model_config config = small_config();
+    sp_train_options options = sp_train_options_default();
+    sp_model *model = make(&config, GPU, SP_DTYPE_BF16, false);
+    sp_device *device = sp_model_device_of(model);
+    int64_t n = sp_model_n_parameters(model);
+    sp_optimizer *optimizer;
+    const void *before, *after;
+    float nan = NAN;
+    double norm;
+    bool updated;
+    assert_ok(sp_optimizer_new(&optimizer, model, &options));
+    assert_ok(sp_device_read_begin(device, &before, sp_model_parameters(model), n * 4));
+    assert_ok(sp_model_zero_gradients(model));
+    assert_ok(sp_device_upload(device, sp_model_gradients(model) + n - 1, &nan, 4));
+    assert_ok(sp_optimizer_step(optimizer, 1e-3, &norm, &updated));
+    assert_true(isnan(norm) && !updated);
+    assert_ok(sp_device_read_begin(device, &after, sp_model_parameters(model), n * 4));
+    assert_memory_equal(after, before, (size_t)n * 4);
+    sp_device_read_end(device, before), sp_device_read_end(device, after);
+    sp_optimizer_free(optimizer);
+    sp_model_free(model);
+}
+
+/* Logits after a prompt and some single tokens. */
+static void decode_logits(int32_t device, sp_dtype dtype, float *logits) {
+    sp_model_config config = small_config();
+    sp_model *model = make(&config, device, dtype, false);
+    sp_cache *cache;
+    some_batch(false);
+    assert_ok(sp_cache_new(&cache, model, 128));
+    assert_ok(sp_model_decode(model, cache, tokens, 70, logits));
+    for (int i = 70; i < 75; i++) assert_ok(sp_model_decode(model, cache, tokens + i, 1, logits));
+    assert_int_equal(sp_cache_length(cache), 75);
+    sp_cache_free(cache);
+    sp_model_free(model);
+}
+
+static void decoding_gives_the_cpus_logits(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    float truth[V], logits[V];
+    double error = 0, size = 0;
+    decode_logits(CPU, SP_DTYPE_F32, truth);
+    decode_logits(GPU, SP_DTYPE_BF16, logits);
+    for (int i = 0; i < V; i++) {
+        error += (double)(logits[i] - truth[i]) * (double)(logits[i] - truth[i]);
+        size += (double)truth[i] * (double)truth[i];
+    }
+    if (!(sqrt(error / size) < 3e-2)) fail_msg("logits differ by %.3g", sqrt(error / size));
+}
+
+typedef struct seen {
+    int64_t n_hidden, n_attention;
+    double norms[16];
+} seen;
+
+static sp_status see_hidden(void *user, int64_t layer, const float *x, int64_t n_tokens, int64_t C) {
+    seen *s = user;
+    double sum = 0;
+    for (int64_t i = 0; i < n_tokens * C; i++) sum += (double)x[i] * (double)x[i];
+    s->norms[layer] = sqrt(sum);
+    s->n_hidden++;
+    return SP_OK;
+}
+
+static sp_status see_attention(void *user, int64_t layer, const sp_attention *problem) {
+    seen *s = user;
+    (void)layer;
+    assert_true(problem->q.device == GPU || problem->q.device == CPU);
+    s->n_attention++;
+    return SP_OK;
+}
+
+static void observers_see_the_cpus_stream(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    sp_model_config config = small_config();
+    sp_batch batch = some_batch(false);
+    seen seen_on[2] = {{0}, {0}};
+    for (int32_t device = CPU; device <= GPU; device++) {
+        sp_model *model = make(&config, device, device ? SP_DTYPE_BF16 : SP_DTYPE_F32, false);
+        sp_observer observer = {&seen_on[device], see_hidden, see_attention};
+        assert_ok(sp_model_observe(model, &batch, &observer));
+        sp_model_free(model);
+    }
+    assert_int_equal(seen_on[GPU].n_hidden, config.n_layers + 2);
+    assert_int_equal(seen_on[GPU].n_attention, config.n_layers);
+    for (int64_t l = 0; l < config.n_layers + 2; l++)
+        assert_true(fabs(seen_on[GPU].norms[l] - seen_on[CPU].norms[l]) < 1e-2 * seen_on[CPU].norms[l]);
+}
+
+static void the_profile_claims_most_of_a_pass(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    sp_model_config config = small_config();
+    sp_batch batch = some_batch(false);
+    sp_model *model = make(&config, GPU, SP_DTYPE_BF16, false);
+    double loss;
+    free(gradient_of(model, &batch, &loss));
+    sp_model_profile off = sp_model_profile_read(model, true);
+    assert_true(off.matmul == 0);
+    sp_model_profile_enable(model, true);
+    free(gradient_of(model, &batch, &loss));
+    sp_model_profile on = sp_model_profile_read(model, true);
+    assert_true(on.matmul > 0 && on.attention > 0 && on.norm > 0 && on.loss > 0 && on.embedding > 0);
+    sp_model_free(model);
+}
+
+static void the_plan_is_what_a_model_takes(void **state) {
+    (void)state;
+    for (int32_t device = CPU; device <= (sp_cuda_device_count() ? GPU : CPU); device++)
+        for (int recompute = 0; recompute < 2; recompute++) {
+            sp_model_config config = small_config();
+            sp_model_options options = sp_model_options_default();
+            options.training = true;
+            options.dtype = device ? SP_DTYPE_BF16 : SP_DTYPE_F32;
+            options.device = device;
+            options.recompute = recompute;
+            sp_model_memory plan;
+            assert_ok(sp_model_plan_memory(&plan, &config, &options, B, T));
+            sp_model *model = make(&config, device, options.dtype, recompute);
+            sp_batch batch = some_batch(false);
+            double sum;
+            int64_t n_targets;
+            assert_ok(sp_model_loss_gradient(model, &batch, 1, &sum, &n_targets));
+            int64_t products = device ? plan.workspace : 0; /* cuBLASLt's is not counted in the model's */
+            int64_t taken = sp_model_memory_bytes(model), planned = plan.total - plan.optimizer;
+            assert_true(taken <= planned && taken >= planned - products);
+            sp_model_free(model);
+        }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_normalizer_gives_the_cpus_gradient),
+        cmocka_unit_test(masks_factors_and_ties_give_the_cpus_gradient),
+        cmocka_unit_test(the_same_bits_every_time_and_with_recomputation),
+        cmocka_unit_test(steps_stay_close_to_the_cpus),
+        cmocka_unit_test(what_is_not_finite_changes_nothing),
+        cmocka_unit_test(decoding_gives_the_cpus_logits),
+        cmocka_unit_test(observers_see_the_cpus_stream),
+        cmocka_unit_test(the_profile_claims_most_of_a_pass),
+        cmocka_unit_test(the_plan_is_what_a_model_takes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
