@@ -1,8 +1,7 @@
 """Training speed of the same model and step in PyTorch on the CPU, the peer of `softpick bench train`.
 
-A LLaMA-style model (RMSNorm, RoPE half-split, SwiGLU, no biases, untied embeddings), softmax attention by
-scaled_dot_product_attention where this PyTorch has it, mean cross entropy, global-norm clipping, AdamW.  Eager mode;
-f32, or bf16 by autocast.  Random tokens; prints one JSON line.
+Model: llama_pytorch.py, softmax attention by scaled_dot_product_attention where this PyTorch has it; global-norm clipping,
+AdamW.  Eager mode; f32, or bf16 by autocast.  Random tokens; prints one JSON line.
 
     python3 bench/peers/cpu_train.py --dtype f32 --seconds 20
 """
@@ -12,79 +11,8 @@ import resource
 import time
 
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-
-class RMSNorm(nn.Module):
-    def __init__(self, width, eps=1e-6):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x):
-        x32 = x.float()
-        return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
-
-
-def rope_table(length, head_width, theta=10000.0):
-    frequency = theta ** (-torch.arange(0, head_width, 2).float() / head_width)
-    angle = torch.outer(torch.arange(length).float(), frequency)
-    return angle.cos(), angle.sin()
-
-
-def rope(x, cos, sin):  # (B,H,T,D)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-
-
-def attention(q, k, v):
-    if hasattr(F, "scaled_dot_product_attention"):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    length = q.shape[2]
-    mask = torch.ones(length, length, dtype=torch.bool).triu(1)
-    scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
-    return scores.masked_fill(mask, float("-inf")).softmax(-1).to(v.dtype) @ v
-
-
-class Block(nn.Module):
-    def __init__(self, width, heads, ffn):
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.gate_up = nn.Linear(width, 2 * ffn, bias=False)
-        self.down = nn.Linear(ffn, width, bias=False)
-
-    def forward(self, x, cos, sin):
-        B, T, C = x.shape
-        q, k, v = (t.view(B, T, self.heads, C // self.heads).transpose(1, 2)
-                   for t in self.qkv(self.norm1(x)).chunk(3, dim=-1))
-        mixed = attention(rope(q, cos, sin), rope(k, cos, sin), v)
-        x = x + self.out(mixed.transpose(1, 2).reshape(B, T, C))
-        gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
-
-
-class Model(nn.Module):
-    def __init__(self, a):
-        super().__init__()
-        self.embedding = nn.Embedding(a.vocabulary, a.width)
-        self.blocks = nn.ModuleList(Block(a.width, a.heads, a.ffn) for _ in range(a.layers))
-        self.norm = RMSNorm(a.width)
-        self.head = nn.Linear(a.width, a.vocabulary, bias=False)
-        self.cos, self.sin = rope_table(a.length, a.width // a.heads)
-        for parameter in self.parameters():
-            if parameter.dim() > 1:
-                nn.init.normal_(parameter, std=0.02)
-
-    def forward(self, tokens, targets):
-        x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x, self.cos, self.sin)
-        logits = self.head(self.norm(x))
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.view(-1))
+from llama_pytorch import Llama, attention_named
 
 
 def parse():
@@ -101,7 +29,7 @@ def main():
     a = parse()
     torch.manual_seed(1)
     torch.set_num_threads(a.threads)
-    model = Model(a)
+    model = Llama(a.layers, a.width, a.heads, a.ffn, a.vocabulary, a.length, attention_named("auto"))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.1)
 
     def step():

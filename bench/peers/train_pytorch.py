@@ -5,10 +5,11 @@ scaled_dot_product_attention with a chosen backend, clipping by the global norm,
 Prints one JSON line: tokens/s over all timed steps, the median step, peak memory, and where a step's time on the GPU goes.
 
     python3 bench/peers/train_pytorch.py --preset paper-340m --attention cudnn
-    python3 bench/peers/train_pytorch.py --preset paper-1.8b --attention flash --steps 10
+    python3 bench/peers/train_pytorch.py --preset paper-1.8b --attention flash --seconds 5
 """
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
@@ -25,6 +26,8 @@ PRESETS = {
     "paper-1.8b": [32, 2048, 32, 5632, 32000, 4, 4096],
     "tiny": [2, 128, 2, 352, 512, 2, 128],
 }
+
+WARMUP, STEPS_MIN = 5, 5
 
 # share of a step: what its kernels are named; the first that matches
 KERNELS = [
@@ -46,8 +49,7 @@ def parse():
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--residual", choices=DTYPES, default="f32", help="of the residual stream")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--warmup", type=int, default=5, help="steps before the clock starts")
-    parser.add_argument("--steps", type=int, default=20, help="steps timed")
+    parser.add_argument("--seconds", type=float, default=10, help="to measure, after %d steps of warm-up" % WARMUP)
     a = parser.parse_args()
     for name, value in zip(SIZES, PRESETS[a.preset]):
         if getattr(a, name) is None:
@@ -132,19 +134,18 @@ def main():
     a = parse()
     began = time.perf_counter()
     trainer = Trainer(a)
-    for _ in range(a.warmup):
-        trainer.step()
-    trainer.synchronize()
+    time_steps(trainer, WARMUP - 2)
+    estimate = time_steps(trainer, 2)[1] / 2
     warmed = time.perf_counter()
     if trainer.cuda:
         torch.cuda.reset_peak_memory_stats()
-    steps, seconds, loss = time_steps(trainer, a.steps)
+    steps, seconds, loss = time_steps(trainer, max(STEPS_MIN, math.ceil(a.seconds / estimate)))
     tokens = a.batch * a.length
     result = {
         "peer": "PyTorch " + torch.__version__, "preset": a.preset, "attention": a.attention, "compile": a.compile,
         "mode": a.mode, "dtype": a.dtype, "residual": a.residual, **{name: getattr(a, name) for name in SIZES},
-        "parameters": sum(p.numel() for p in trainer.model.parameters()), "steps": a.steps,
-        "tokens_per_second": tokens * a.steps / seconds, "step_seconds": statistics.median(steps),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()), "steps": len(steps),
+        "tokens_per_second": tokens * len(steps) / seconds, "step_seconds": statistics.median(steps),
         "step_seconds_best": min(steps), "loss": loss, "warmup_seconds": warmed - began,
     }
     if trainer.cuda:

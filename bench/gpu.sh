@@ -1,0 +1,174 @@
+#!/bin/sh
+# Everything about one NVIDIA GPU in one command: builds, tests against the double definition, looks for errors of memory
+# and races, then times layers, attention and training, PyTorch's training beside it, and prints a short table.
+# Usage: bench/gpu.sh [OUT]
+#   OUT     folder for all logs and JSON (default: gpu-DATE)
+# In the environment:
+#   BUILD   folder with binaries that are already built; without it build/cuda is built (cmake, ninja, nvcc)
+#   STEPS   any of: test sanitize layers attention train curve (default: all but curve)
+#   PRESETS (paper-340m paper-1.8b)   ATTENTION of ours (softpick softmax)   PEERS (cudnn flash: backends of PyTorch's SDPA)
+#   SECONDS_PER_RUN (20)   LIMIT (600: seconds for one program)   PYTHON (python3; without PyTorch there is no peer)
+#   TEXT    files for the loss curves of the step curve (bench/loss_curve.sh, whose variables count as well)
+# The exit status is 1 if anything failed; nothing is timed if a test did.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+began=$(date +%Y-%m-%d-%H%M%S)
+out=${1:-gpu-$began}
+python=${PYTHON:-python3}
+limit=${LIMIT:-600}
+steps=${STEPS:-test sanitize layers attention train}
+
+complain() { printf 'gpu.sh: %s\n' "$*" >&2; }
+fail() {
+    complain "$@"
+    exit 2
+}
+give_up() {
+    complain "$@"
+    exit 1
+}
+say() { printf '\n== %s\n' "$*" >&2; }
+has() { command -v "$1" >/dev/null 2>&1; }
+wanted() { case " $steps " in *" $1 "*) ;; *) return 1 ;; esac }
+
+# ---- what is there ----
+
+has nvidia-smi || fail "no nvidia-smi: this machine has no NVIDIA driver"
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader) || fail "nvidia-smi failed: $gpu"
+[ -n "$gpu" ] || fail "nvidia-smi lists no GPU"
+for step in $steps; do
+    case $step in
+        test | sanitize | layers | attention | train | curve) ;;
+        *) fail "STEPS: $step is none of test sanitize layers attention train curve" ;;
+    esac
+done
+! wanted curve || [ -n "${TEXT:-}" ] || fail "the step curve needs TEXT, files to train on"
+if [ -z "${BUILD:-}" ]; then
+    PATH=$PATH:/usr/local/cuda/bin
+    for program in cmake ninja nvcc; do
+        has $program || fail "no $program to build with; BUILD=folder names one that is built"
+    done
+fi
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+rm -f "$out/failed.txt"
+
+# ---- build ----
+
+if [ -z "${BUILD:-}" ]; then
+    BUILD=$root/build/cuda
+    say "building $BUILD"
+    (cd "$root" && cmake --preset cuda && cmake --build --preset cuda) >"$out/build.log" 2>&1 ||
+        give_up "the build failed: $out/build.log"
+fi
+[ -x "$BUILD/softpick" ] || fail "$BUILD/softpick: there is no such program"
+BUILD=$(cd "$BUILD" && pwd)
+peer=yes
+"$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null || peer=no
+{
+    echo "date    $began"
+    echo "commit  $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
+    echo "gpu     $gpu"
+    echo "clocks  $(nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.limit --format=csv,noheader)"
+    echo "cpu     $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
+    if has nvcc; then echo "nvcc    $(nvcc --version | sed -n 's/.*release //p')"; fi
+    if [ $peer = yes ]; then echo "PyTorch $("$python" -c 'import torch; print(torch.__version__)')"; fi
+} | tee "$out/machine.txt" >&2
+[ $peer = yes ] || say "$python has no PyTorch that sees the GPU: the library alone"
+
+# ---- running ----
+
+failed=
+# attempt LOG COMMAND...: output into OUT/LOG; what fails or takes too long is remembered, and the rest goes on
+attempt() {
+    log=$1
+    shift
+    status=0
+    timeout "$limit" "$@" >"$out/$log" 2>"$out/$log.err" || status=$?
+    [ -s "$out/$log.err" ] || rm -f "$out/$log.err"
+    case $status in
+        0) return 0 ;;
+        124) why="stopped after $limit s" ;;
+        *) why="exit status $status" ;;
+    esac
+    printf '%s: %s (%s)\n' "$log" "$why" "$*" | tee -a "$out/failed.txt" >&2
+    if [ -e "$out/$log.err" ]; then tail -n 5 "$out/$log.err" >&2; else tail -n 5 "$out/$log" >&2; fi
+    failed=yes
+}
+
+programs() { for program in "$BUILD"/test_*cuda*; do [ ! -x "$program" ] || echo "$program"; done; }
+
+# what the programs of cmocka say at their end
+summarize() { grep -hE '\[  (PASSED|FAILED|SKIPPED)' "$out/$1" "$out/$1.err" 2>/dev/null >&2 || true; }
+
+if wanted test; then
+    if has ctest && [ -e "$BUILD/CTestTestfile.cmake" ]; then
+        say "ctest -L cuda"
+        attempt ctest.log ctest --test-dir "$BUILD" -L cuda --no-tests=error -V
+        summarize ctest.log
+    else
+        for program in $(programs); do
+            name=$(basename "$program")
+            say "$name"
+            attempt "$name.log" "$program"
+            summarize "$name.log"
+        done
+    fi
+    [ -z "$failed" ] || give_up "tests failed, nothing was timed: $out/failed.txt"
+fi
+
+if wanted sanitize; then
+    if has compute-sanitizer; then
+        for program in $(programs); do
+            for tool in memcheck racecheck; do
+                name=$tool-$(basename "$program")
+                say "$name"
+                attempt "$name.log" env SOFTPICK_TEST_SMALL=1 compute-sanitizer --tool $tool --error-exitcode 9 "$program"
+                grep -h 'SUMMARY' "$out/$name.log" "$out/$name.log.err" 2>/dev/null >&2 || true
+            done
+        done
+        [ -z "$failed" ] || give_up "compute-sanitizer found errors, nothing was timed: $out/failed.txt"
+    else
+        say "no compute-sanitizer: not looked for errors of memory and races"
+    fi
+fi
+
+for kind in layers attention; do
+    if wanted $kind && [ -x "$BUILD/bench_${kind}_cuda" ]; then
+        say "$kind"
+        attempt "$kind.txt" "$BUILD/bench_${kind}_cuda"
+        cat "$out/$kind.txt" >&2
+    fi
+done
+
+# ---- training: ours and the peer in turn, so that what else the machine does falls on both ----
+
+if wanted train; then
+    for preset in ${PRESETS:-paper-340m paper-1.8b}; do
+        for attention in ${ATTENTION:-softpick softmax}; do
+            say "training $preset, $attention"
+            attempt "ours-$preset-$attention.json" "$BUILD/softpick" bench train --device cuda --preset "$preset" \
+                --attention "$attention" --seconds "${SECONDS_PER_RUN:-20}" --json
+        done
+        [ $peer = yes ] || continue
+        for attention in ${PEERS:-cudnn flash}; do
+            say "training $preset in PyTorch, softmax by $attention"
+            attempt "peer-$preset-$attention.json" "$python" "$root/bench/peers/train_pytorch.py" --preset "$preset" \
+                --attention "$attention" --seconds "${SECONDS_PER_RUN:-20}"
+        done
+    done
+fi
+
+if wanted curve; then
+    say "loss curves"
+    # shellcheck disable=SC2086 # a list of files
+    PYTHON=$python attempt curve.txt "$root/bench/loss_curve.sh" "$BUILD" "$out/curve" ${TEXT:-}
+    cat "$out/curve.txt" >&2
+fi
+
+# ---- the table ----
+
+say "everything is in $out"
+cat "$out/machine.txt"
+if wanted train && has "$python"; then "$python" "$root/bench/peers/gpu_table.py" "$out" | tee "$out/table.txt"; fi
+[ -z "$failed" ] || give_up "not all went well: $out/failed.txt"
