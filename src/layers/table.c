@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 
+#include "layers/cuda/layers_cuda.h"
 #include "layers/layers_cpu.h"
 
 const sp_layers sp_layers_cpu = {
@@ -26,6 +27,9 @@ const sp_layers sp_layers_cpu = {
 };
 
 const sp_layers *sp_layers_on_id(int32_t device_id) {
-    (void)device_id;
+#if SP_WITH_CUDA
+    if (device_id) return &sp_layers_cuda;
+#endif
+    (void)device_id; /* without CUDA no other device can be opened */
     return &sp_layers_cpu;
 }
