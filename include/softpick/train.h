@@ -111,6 +111,8 @@ typedef struct sp_train_step {
 /* What the loop calls.  Any may be NULL. */
 typedef struct sp_train_callbacks {
     void *user;
+    /* Before the first step of this process, when all that can be checked has been; not if no step is left. */
+    void (*begin)(void *user);
     void (*step)(void *user, const sp_train_step *step);
     void (*sample)(void *user, int64_t step, const char *text);
     void (*checkpoint)(void *user, int64_t step, const char *folder);

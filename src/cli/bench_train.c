@@ -1,40 +1,22 @@
 /* softpick bench train: training steps of a new model on random tokens. */
 #define _GNU_SOURCE
-#include "cli/bench.h"
+#include "cli/bench_train.h"
 
-#include <inttypes.h>
 #include <math.h>
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "base/json.h"
 #include "base/memory.h"
 #include "base/random.h"
-#include "base/status.h"
 #include "cli/cli.h"
+#include "cli/memory_plan.h"
 #include "cli/model_options.h"
+#include "cli/placement.h"
+#include "cli/study.h"
 #include "softpick/device.h"
 #include "softpick/train.h"
-
-typedef struct train_bench {
-    /* given */
-    sp_model_config config;
-    int64_t B, T, n_threads;
-    double seconds;
-    const char *dtype_name;
-    const char *model_texts[32];
-    bool json;
-    /* measured */
-    sp_dtype dtype;
-    int64_t n_steps, n_parameters, memory_bytes;
-    double loss, step_seconds, best_seconds;    /* mean and least of a step */
-    double cpu_seconds, best_cpu_seconds;       /* the same of all threads: tells a busy machine from slow code */
-    double optimizer_seconds, clearing_seconds; /* of a step */
-    sp_model_profile profile;                   /* of all steps */
-} train_bench;
 
 /* Processor time of all threads so far. */
 static double cpu_seconds(void) {
@@ -43,8 +25,118 @@ static double cpu_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* ---- steps ---- */
+
+typedef struct bench_run {
+    train_bench *bench;
+    sp_model *model;
+    sp_optimizer *optimizer;
+    int32_t *tokens; /* (B,T) twice: tokens and targets */
+    int64_t n_drawn;
+} bench_run;
+
+/* Tokens (B,T) and, one further on, targets: T + 1 random tokens per row. */
+static sp_batch draw_batch(bench_run *run, int64_t B, int64_t T) {
+    int32_t *tokens = run->tokens, *targets = tokens + B * T;
+    uint64_t vocabulary = (uint64_t)run->bench->config.vocabulary, draw = (uint64_t)run->n_drawn++;
+    for (int64_t i = 0; i < B; i++)
+        for (int64_t t = 0; t <= T; t++) {
+            int32_t token = (int32_t)sp_random_below(1, draw, (uint64_t)(i * (T + 1) + t), vocabulary);
+            if (t < T) tokens[i * T + t] = token;
+            if (t > 0) targets[i * T + t - 1] = token;
+        }
+    return (sp_batch){.B = B, .T = T, .tokens = tokens, .targets = targets};
+}
+
+/* When each part of a step had been done. */
+typedef struct step_times {
+    double began, cleared, differentiated, ended;
+} step_times;
+
+/* One step, as the training loop does it.  `waits`: also after each part, so that the times tell them apart. */
+static sp_status take_step(step_times *times, bench_run *run, const sp_batch *batch, bool waits) {
+    train_bench *b = run->bench;
+    double sum = 0, norm;
+    int64_t n_targets;
+    bool updated;
+    times->began = bench_wall_seconds();
+    SP_TRY(sp_model_zero_gradients(run->model));
+    if (waits) SP_TRY(sp_model_wait(run->model));
+    times->cleared = bench_wall_seconds();
+    SP_TRY(sp_model_loss_gradient(run->model, batch, 1.0 / (double)(batch->B * batch->T), &sum, &n_targets));
+    if (waits) SP_TRY(sp_model_wait(run->model));
+    times->differentiated = bench_wall_seconds();
+    SP_TRY(sp_optimizer_step(run->optimizer, 3e-4, &norm, &updated));
+    SP_TRY(sp_model_wait(run->model));
+    times->ended = bench_wall_seconds();
+    b->loss = sum / (double)n_targets;
+    SP_REQUIRE(updated && isfinite(b->loss), SP_INTERNAL, "step %lld: loss %g, gradient %g: not timed",
+               (long long)run->n_drawn, b->loss, norm);
+    SP_REQUIRE(!cli_interrupted(), SP_CANCELLED, "interrupted");
+    return SP_OK;
+}
+
+static bool is_timed(const train_bench *b, double began) {
+    if (b->n_steps > 0) return b->wall.n >= b->n_steps;
+    return b->wall.n > 0 && bench_wall_seconds() - began >= b->seconds;
+}
+
+static sp_status time_steps(bench_run *run) {
+    enum { WARMUP = 2 };
+    train_bench *b = run->bench;
+    step_times times;
+    for (int i = 0; i < WARMUP; i++) {
+        sp_batch batch = draw_batch(run, b->B, b->T);
+        SP_TRY(take_step(&times, run, &batch, false));
+    }
+    for (double began = bench_wall_seconds(); !is_timed(b, began);) {
+        sp_batch batch = draw_batch(run, b->B, b->T);
+        double cpu_began = cpu_seconds();
+        SP_TRY(take_step(&times, run, &batch, false));
+        bench_times_add(&b->cpu, cpu_seconds() - cpu_began);
+        bench_times_add(&b->wall, times.ended - times.began);
+    }
+    return SP_OK;
+}
+
+static sp_status profile_steps(bench_run *run) {
+    enum { PROFILED_MAX = 5 };
+    train_bench *b = run->bench;
+    step_times times;
+    b->n_profiled = b->wall.n < PROFILED_MAX ? b->wall.n : PROFILED_MAX;
+    sp_model_profile_enable(run->model, true);
+    sp_model_profile_read(run->model, true);
+    for (int64_t i = 0; i < b->n_profiled; i++) {
+        sp_batch batch = draw_batch(run, b->B, b->T);
+        SP_TRY(take_step(&times, run, &batch, true));
+        b->clearing_seconds += times.cleared - times.began;
+        b->optimizer_seconds += times.ended - times.differentiated;
+        b->profiled_seconds += times.ended - times.began;
+    }
+    b->profile = sp_model_profile_read(run->model, true);
+    sp_model_profile_enable(run->model, false);
+    return SP_OK;
+}
+
+/* A few tokens take as many calls and launches as many do, and next to no work: what remains is what a GPU would wait
+ * for if its work were any shorter. */
+static sp_status time_queue(bench_run *run) {
+    enum { TRIES = 5, TOKENS = 16 };
+    train_bench *b = run->bench;
+    step_times times;
+    b->queue_seconds = INFINITY;
+    for (int i = 0; i < TRIES; i++) {
+        sp_batch batch = draw_batch(run, 1, b->T < TOKENS ? b->T : TOKENS);
+        SP_TRY(take_step(&times, run, &batch, false));
+        b->queue_seconds = fmin(b->queue_seconds, times.ended - times.began);
+    }
+    return SP_OK;
+}
+
+/* ---- memory ---- */
+
 /* Most memory this process has had, from the system; 0 if it does not say. */
-static int64_t peak_memory_bytes(void) {
+static int64_t peak_host_bytes(void) {
     FILE *file = fopen("/proc/self/status", "r");
     char line[256];
     long long kilobytes = 0;
@@ -54,182 +146,108 @@ static int64_t peak_memory_bytes(void) {
     return kilobytes * 1024;
 }
 
-/* Tokens (B,T) and, one further on, targets: T + 1 random tokens per row. */
-static void draw_tokens(int32_t *tokens, int32_t *targets, const train_bench *b, int64_t step) {
-    for (int64_t i = 0; i < b->B; i++)
-        for (int64_t t = 0; t <= b->T; t++) {
-            uint64_t index = (uint64_t)(i * (b->T + 1) + t);
-            int32_t token = (int32_t)sp_random_below(1, (uint64_t)step, index, (uint64_t)b->config.vocabulary);
-            if (t < b->T) tokens[i * b->T + t] = token;
-            if (t > 0) targets[i * b->T + t - 1] = token;
-        }
-}
-
-/* One step on random tokens, as the training loop does it. */
-static sp_status bench_step(train_bench *b, sp_model *model, sp_optimizer *optimizer, const sp_batch *batch) {
-    double began = bench_wall_seconds(), cpu_began = cpu_seconds(), sum = 0, norm;
-    int64_t n_targets;
-    SP_TRY(sp_model_zero_gradients(model));
-    double cleared = bench_wall_seconds();
-    SP_TRY(sp_model_loss_gradient(model, batch, 1.0 / (double)(b->B * b->T), &sum, &n_targets));
-    double differentiated = bench_wall_seconds();
-    bool updated;
-    SP_TRY(sp_optimizer_step(optimizer, 3e-4, &norm, &updated));
-    double ended = bench_wall_seconds(), cpu_ended = cpu_seconds();
-    b->loss = sum / (double)n_targets;
-    SP_REQUIRE(updated && isfinite(b->loss), SP_INTERNAL, "step %lld: loss %g, gradient %g: not timed",
-               (long long)b->n_steps, b->loss, norm);
-    b->clearing_seconds += cleared - began;
-    b->optimizer_seconds += ended - differentiated;
-    b->step_seconds += ended - began;
-    b->cpu_seconds += cpu_ended - cpu_began;
-    b->best_cpu_seconds = fmin(b->best_cpu_seconds, cpu_ended - cpu_began);
-    b->best_seconds = fmin(b->best_seconds, ended - began);
-    b->n_steps++;
+/* Of a GPU: what is gone of what was free before.  Models give nothing back before their end, so that the last state is
+ * the largest. */
+static sp_status measure_peak(train_bench *b, int64_t free_before) {
+    int64_t free_now, total;
+    SP_TRY(sp_device_free_bytes(b->device, &free_now, &total));
+    b->peak_bytes = b->device ? free_before - free_now : peak_host_bytes();
     return SP_OK;
 }
 
-static void forget_times(train_bench *b, sp_model *model) {
-    sp_model_profile_read(model, true);
-    b->n_steps = 0;
-    b->clearing_seconds = b->optimizer_seconds = b->step_seconds = b->cpu_seconds = 0;
-    b->best_seconds = b->best_cpu_seconds = INFINITY;
-}
+/* ---- the run ---- */
 
-static sp_status time_steps(train_bench *b, sp_model *model, sp_optimizer *optimizer, int32_t *tokens,
-                            int32_t *targets) {
-    enum { WARMUP = 2 };
-    sp_batch batch = {.B = b->B, .T = b->T, .tokens = tokens, .targets = targets};
-    double began = bench_wall_seconds();
-    for (int64_t step = 0; step <= WARMUP || bench_wall_seconds() - began < b->seconds; step++) {
-        if (step == WARMUP) {
-            forget_times(b, model);
-            began = bench_wall_seconds();
-        }
-        draw_tokens(tokens, targets, b, step);
-        SP_TRY(bench_step(b, model, optimizer, &batch));
-        if (cli_interrupted()) return sp_fail(SP_CANCELLED, "interrupted");
+/* The preset's shape, and what was given over it. */
+static sp_status choose_shape(train_bench *b) {
+    b->config = cli_model_config_default();
+    b->config.vocabulary = 8192;
+    const study_settings *preset = b->preset ? study_preset(b->preset) : NULL;
+    if (preset) {
+        b->config.n_layers = preset->layers;
+        b->config.width = preset->width;
+        b->config.n_heads = preset->heads;
+        b->config.n_kv_heads = preset->kv_heads;
+        b->config.ffn_width = preset->ffn_width;
+        b->config.vocabulary = preset->vocabulary;
+        b->config.initializer_range = preset->initializer_range;
     }
-    b->profile = sp_model_profile_read(model, false);
-    b->step_seconds /= (double)b->n_steps;
-    b->cpu_seconds /= (double)b->n_steps;
-    b->clearing_seconds /= (double)b->n_steps;
-    b->optimizer_seconds /= (double)b->n_steps;
-    return SP_OK;
-}
-
-static sp_status run_train_bench(train_bench *b) {
-    sp_model *model = NULL;
-    sp_optimizer *optimizer = NULL;
-    int32_t *tokens = NULL;
-    int64_t n = b->B * b->T;
-    sp_train_options train = sp_train_options_default();
-    sp_model_options options = sp_model_options_default();
-    sp_status status = SP_OK;
+    if (b->B == 0) b->B = preset ? study_preset_bench_batch(b->preset) : 4;
+    if (b->T == 0) b->T = preset ? preset->T : 512;
     for (int i = 0; cli_model_option_at(i); i++)
         if (b->model_texts[i]) SP_TRY(cli_model_option_set(&b->config, i, b->model_texts[i]));
     SP_TRY(cli_model_config_finish(&b->config));
-    SP_TRY(cli_dtype_find(&b->dtype, b->dtype_name));
+    SP_REQUIRE(b->T <= b->config.max_positions, SP_BAD_ARGUMENT, "--length: %lld tokens, the model has %lld positions",
+               (long long)b->T, (long long)b->config.max_positions);
+    return cli_dtype_find(&b->dtype, b->dtype_name, b->device);
+}
+
+static sp_status measure(bench_run *run, const sp_model_options *options, int64_t free_before) {
+    train_bench *b = run->bench;
+    sp_train_options train = sp_train_options_default();
+    SP_TRY(sp_model_new(&run->model, &b->config, options));
+    SP_TRY(sp_optimizer_new(&run->optimizer, run->model, &train));
+    SP_TRY(sp_allocate((void **)&run->tokens, 2 * b->B * b->T * (int64_t)sizeof *run->tokens, "the batch"));
+    sp_model_profile_enable(run->model, false);
+    SP_TRY(time_steps(run));
+    SP_TRY(profile_steps(run));
+    SP_TRY(measure_peak(b, free_before));
+    b->n_parameters = sp_model_n_parameters(run->model);
+    return b->device ? time_queue(run) : SP_OK;
+}
+
+static sp_status run_train_bench(train_bench *b) {
+    SP_TRY(choose_shape(b));
+    sp_model_options options = sp_model_options_default();
+    options.device = b->device;
     options.dtype = b->dtype;
     options.training = true;
-    SP_TRY_OR_DONE(sp_model_new(&model, &b->config, &options));
-    SP_TRY_OR_DONE(sp_optimizer_new(&optimizer, model, &train));
-    SP_TRY_OR_DONE(sp_allocate((void **)&tokens, 2 * n * (int64_t)sizeof *tokens, "the batch"));
-    SP_TRY_OR_DONE(time_steps(b, model, optimizer, tokens, tokens + n));
-    b->n_parameters = sp_model_n_parameters(model);
-    b->memory_bytes = peak_memory_bytes();
-done:
-    free(tokens);
-    sp_optimizer_free(optimizer);
-    sp_model_free(model);
+    options.recompute = b->recompute;
+    cli_run_shape shape = {&b->config, &options, b->B, b->T, 0};
+    cli_memory_plan plan;
+    SP_TRY(cli_plan_memory(&plan, &shape));
+    cli_show_memory(&plan);
+    bench_run run = {.bench = b};
+    sp_status status = measure(&run, &options, plan.free_bytes);
+    free(run.tokens);
+    sp_optimizer_free(run.optimizer);
+    sp_model_free(run.model);
     return status;
 }
 
-/* The profile's rows in seconds per step; `rest` is what no row claims. */
-typedef struct share {
-    const char *name;
-    double seconds;
-} share;
-enum { N_SHARES = 11 };
+/* ---- the command line ---- */
 
-static void list_shares(share shares[N_SHARES], const train_bench *b) {
-    const sp_model_profile *p = &b->profile;
-    double n = (double)b->n_steps, claimed = 0;
-    const share list[N_SHARES] = {{"matmul", p->matmul / n},
-                                  {"attention", p->attention / n},
-                                  {"norm", p->norm / n},
-                                  {"rope", p->rope / n},
-                                  {"swiglu", p->swiglu / n},
-                                  {"embedding", p->embedding / n},
-                                  {"loss", p->loss / n},
-                                  {"model_other", p->other / n},
-                                  {"optimizer", b->optimizer_seconds},
-                                  {"clearing", b->clearing_seconds}};
-    memcpy(shares, list, sizeof list);
-    for (int i = 0; i < N_SHARES - 1; i++) claimed += shares[i].seconds;
-    shares[N_SHARES - 1] = (share){"rest", b->step_seconds - claimed};
-}
-
-static void print_train_bench(const train_bench *b) {
-    double n_tokens = (double)(b->B * b->T);
-    printf("model        %" PRId64 " layers, width %" PRId64 ", %" PRId64 " heads, ffn %" PRId64 ", vocabulary %" PRId64
-           ", %.1fM parameters\n",
-           b->config.n_layers, b->config.width, b->config.n_heads, b->config.ffn_width, b->config.vocabulary,
-           1e-6 * (double)b->n_parameters);
-    printf("attention    %s\n", sp_normalizer_name(b->config.attention_function));
-    printf("dtype        %s, matrix products by %s\n", sp_dtype_name(b->dtype), sp_model_matmul_name(0, b->dtype));
-    printf("threads      %d\n", omp_get_max_threads());
-    printf("batch        %" PRId64 " x %" PRId64 " tokens, %" PRId64 " steps timed\n", b->B, b->T, b->n_steps);
-    printf("tokens/s     %.0f (fastest step: %.0f)\n", n_tokens / b->step_seconds, n_tokens / b->best_seconds);
-    printf("peak memory  %.0f MB\n", 1e-6 * (double)b->memory_bytes);
-    printf("step         %.1f ms, %.1f ms of processor time (least: %.1f ms)\n", 1e3 * b->step_seconds,
-           1e3 * b->cpu_seconds, 1e3 * b->best_cpu_seconds);
-    share shares[N_SHARES];
-    list_shares(shares, b);
-    for (int i = 0; i < N_SHARES; i++)
-        printf("  %-11s%8.1f ms %5.1f%%\n", shares[i].name, 1e3 * shares[i].seconds,
-               100 * shares[i].seconds / b->step_seconds);
-}
-
-static sp_status print_train_bench_json(const train_bench *b) {
-    share shares[N_SHARES];
-    list_shares(shares, b);
-    json_t *profile = json_object();
-    for (int i = 0; i < N_SHARES; i++)
-        json_object_set_new(profile, shares[i].name, sp_json_number(shares[i].seconds / b->step_seconds));
-    double n_tokens = (double)(b->B * b->T);
-    json_t *json =
-        json_pack("{si ss ss ss si sI sI sI sI sI so so sI so so so so so}", "schema", 1, "attention",
-                  sp_normalizer_name(b->config.attention_function), "dtype", sp_dtype_name(b->dtype), "cpu",
-                  sp_cpu_model(), "threads", omp_get_max_threads(), "layers", (json_int_t)b->config.n_layers, "width",
-                  (json_int_t)b->config.width, "parameters", (json_int_t)b->n_parameters, "batch", (json_int_t)b->B,
-                  "length", (json_int_t)b->T, "tokens_per_second", sp_json_number(n_tokens / b->step_seconds),
-                  "tokens_per_second_best", sp_json_number(n_tokens / b->best_seconds), "peak_memory_bytes",
-                  (json_int_t)b->memory_bytes, "step_cpu_seconds", sp_json_number(b->cpu_seconds),
-                  "step_cpu_seconds_best", sp_json_number(b->best_cpu_seconds), "step_seconds",
-                  sp_json_number(b->step_seconds), "loss", sp_json_number(b->loss), "step_shares", profile);
-    SP_REQUIRE(json, SP_OUT_OF_MEMORY, "no memory for the result");
-    char *text;
-    sp_status status = sp_json_format(&text, json, 0);
-    if (status == SP_OK) printf("%s\n", text);
-    json_decref(json);
-    if (status == SP_OK) free(text);
-    return status;
-}
-
-enum { KEY_BATCH = 1000, KEY_LENGTH, KEY_SECONDS, KEY_DTYPE, KEY_THREADS, KEY_JSON, KEY_MODEL = 3000 };
+enum {
+    KEY_PRESET = 1000,
+    KEY_BATCH,
+    KEY_LENGTH,
+    KEY_SECONDS,
+    KEY_STEPS,
+    KEY_DEVICE,
+    KEY_DTYPE,
+    KEY_RECOMPUTE,
+    KEY_THREADS,
+    KEY_JSON,
+    KEY_MODEL = 3000
+};
 
 static error_t parse_train_option(int key, char *text, struct argp_state *state) {
     train_bench *b = state->input;
-    if (key >= KEY_MODEL && key < KEY_MODEL + 32) {
+    if (key >= KEY_MODEL && key < KEY_MODEL + BENCH_MODEL_OPTIONS) {
         b->model_texts[key - KEY_MODEL] = text ? text : "yes";
         return 0;
     }
     switch (key) {
+    case KEY_PRESET:
+        b->preset = text;
+        if (!study_preset(text)) argp_error(state, "--preset: there is no \"%s\"; see softpick study --help", text);
+        break;
     case KEY_BATCH: b->B = cli_count(state, "--batch", text, 1, 1 << 16); break;
     case KEY_LENGTH: b->T = cli_count(state, "--length", text, 2, 1 << 20); break;
     case KEY_SECONDS: b->seconds = cli_number(state, "--seconds", text, 0, 1e5); break;
+    case KEY_STEPS: b->n_steps = cli_count(state, "--steps", text, 1, 1 << 20); break;
+    case KEY_DEVICE: b->device = cli_device(state, "--device", text); break;
     case KEY_DTYPE: b->dtype_name = text; break;
+    case KEY_RECOMPUTE: b->recompute = true; break;
     case KEY_THREADS: b->n_threads = cli_count(state, "--threads", text, 0, 4096); break;
     case KEY_JSON: b->json = true; break;
     case ARGP_KEY_ARG: argp_error(state, "\"%s\": no argument is expected", text); break;
@@ -239,31 +257,36 @@ static error_t parse_train_option(int key, char *text, struct argp_state *state)
 }
 
 int bench_train(int argc, char **argv) {
-    struct argp_option options[48] = {
+    enum { N_OWN = 12 };
+    struct argp_option options[N_OWN + BENCH_MODEL_OPTIONS + 1] = {
         {NULL, 0, NULL, 0, "Run:", 1},
-        {"batch", KEY_BATCH, "B", 0, "sequences per step (default 4)", 1},
-        {"length", KEY_LENGTH, "T", 0, "tokens per sequence (default 512)", 1},
+        {"preset", KEY_PRESET, "NAME", 0, "a preset of softpick study: its model, length and a batch for one GPU", 1},
+        {"batch", KEY_BATCH, "B", 0, "sequences per step (default 4, or the preset's)", 1},
+        {"length", KEY_LENGTH, "T", 0, "tokens per sequence (default 512, or the preset's)", 1},
         {"seconds", KEY_SECONDS, "X", 0, "time to measure, after two steps of warm-up (default 10)", 1},
-        {"dtype", KEY_DTYPE, "NAME", 0, "auto, f32 or bf16 (default auto)", 1},
+        {"steps", KEY_STEPS, "N", 0, "steps to measure, instead of --seconds", 1},
+        {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 1},
+        {"dtype", KEY_DTYPE, "NAME", 0, "auto, f32 or bf16 (default auto; a GPU has bf16 alone)", 1},
+        {"recompute", KEY_RECOMPUTE, NULL, 0, "keep less of the forward pass and compute it again", 1},
         {"threads", KEY_THREADS, "N", 0, "0: as many as processors (default 0)", 1},
         {"json", KEY_JSON, NULL, 0, "print one JSON document", 1},
         {NULL, 0, NULL, 0, "Model (default: 8 layers, 8 heads, width 512, ffn 1376, vocabulary 8192):", 2},
     };
-    for (int i = 0, n = 8; cli_model_option_at(i); i++, n++) {
+    for (int i = 0, n = N_OWN; cli_model_option_at(i); i++, n++) {
         const cli_model_option *o = cli_model_option_at(i);
         options[n] = (struct argp_option){o->name, KEY_MODEL + i, o->argument, 0, o->help, 2};
     }
     const struct argp argp = {.options = options,
                               .parser = parse_train_option,
-                              .doc = "Times training steps of a new model on random tokens: tokens per second, where "
-                                     "the time goes, peak memory."};
-    train_bench b = {.config = cli_model_config_default(), .B = 4, .T = 512, .seconds = 10, .dtype_name = "auto"};
-    b.config.vocabulary = 8192;
+                              .doc = "Times training steps of a new model on random tokens: tokens per second, peak "
+                                     "memory, and, in further steps, where the time goes (docs/bench.md)."};
+    static train_bench b; /* large: it holds times */
+    b = (train_bench){.seconds = 10, .dtype_name = "auto", .queue_seconds = NAN};
     cli_parse(&argp, argc, argv, &b);
     cli_set_threads(b.n_threads);
     cli_catch_signals();
     sp_status status = run_train_bench(&b);
-    if (status == SP_OK && b.json) status = print_train_bench_json(&b);
-    if (status == SP_OK && !b.json) print_train_bench(&b);
+    if (status == SP_OK && b.json) status = bench_train_print_json(&b);
+    if (status == SP_OK && !b.json) bench_train_print(&b);
     return status == SP_OK ? CLI_DONE : cli_fail(status);
 }

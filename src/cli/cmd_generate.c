@@ -10,11 +10,14 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "cli/open_model.h"
+#include "cli/placement.h"
 #include "softpick/model.h"
 #include "softpick/text.h"
 
 typedef struct generate_arguments {
     const char *model, *prompt; /* prompt "-": standard input */
+    int32_t device;
+    bool has_dtype;
     sp_dtype dtype;
     int64_t n_threads, n_tokens, n_samples;
     bool json;
@@ -29,6 +32,7 @@ enum {
     KEY_TOP_K,
     KEY_TOP_P,
     KEY_SEED,
+    KEY_DEVICE,
     KEY_DTYPE,
     KEY_THREADS,
     KEY_JSON
@@ -47,7 +51,9 @@ static const struct argp_option options[] = {
      0},
     {"seed", KEY_SEED, "N", 0, "the same seed gives the same text (default 0)", 0},
     {NULL, 0, NULL, 0, "How:", 3},
-    {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default) or bf16: numbers of the forward pass", 0},
+    {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 0},
+    {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default on the CPU) or bf16 (alone on a GPU): numbers of the forward pass",
+     0},
     {"threads", KEY_THREADS, "N", 0, "threads (default: all processors)", 0},
     {"json", KEY_JSON, NULL, 0, "print one JSON document at the end instead of text as it comes", 0},
     {NULL, 0, NULL, 0, "Help:", -1},
@@ -65,7 +71,11 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     case KEY_TOP_K: sampling->top_k = cli_count(state, "--top-k", value, 0, INT32_MAX); break;
     case KEY_TOP_P: sampling->top_p = cli_number(state, "--top-p", value, 1e-6, 1); break;
     case KEY_SEED: sampling->seed = (uint64_t)cli_count(state, "--seed", value, 0, INT64_MAX); break;
-    case KEY_DTYPE: arguments->dtype = cli_dtype(state, "--dtype", value); break;
+    case KEY_DEVICE: arguments->device = cli_device(state, "--device", value); break;
+    case KEY_DTYPE:
+        arguments->dtype = cli_dtype(state, "--dtype", value);
+        arguments->has_dtype = true;
+        break;
     case KEY_THREADS: arguments->n_threads = cli_count(state, "--threads", value, 1, 1 << 16); break;
     case KEY_JSON: arguments->json = true; break;
     case ARGP_KEY_ARG:
@@ -74,6 +84,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
         break;
     case ARGP_KEY_END:
         if (!arguments->model) argp_error(state, "which model? give its folder");
+        if (!arguments->has_dtype) arguments->dtype = cli_dtype_default(arguments->device);
         break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -212,7 +223,8 @@ done:
 }
 
 static sp_status generation_open(generate_run *generation, const generate_arguments *arguments) {
-    SP_TRY(cli_open_model(&generation->model, arguments->model, arguments->dtype, &generation->folder));
+    SP_TRY(
+        cli_open_model(&generation->model, arguments->model, arguments->device, arguments->dtype, &generation->folder));
     SP_TRY(sp_tokenizer_open(&generation->tokenizer, generation->folder));
     int64_t V = sp_tokenizer_vocabulary(generation->tokenizer);
     int64_t model_V = sp_model_config_of(generation->model)->vocabulary;
@@ -267,8 +279,7 @@ static sp_status print_json(const generate_run *generation, json_t *samples) {
 }
 
 int cmd_generate(int argc, char **argv) {
-    generate_arguments arguments = {
-        .dtype = SP_DTYPE_F32, .n_tokens = 200, .n_samples = 1, .sampling = sp_sampling_default()};
+    generate_arguments arguments = {.n_tokens = 200, .n_samples = 1, .sampling = sp_sampling_default()};
     cli_parse(&parser, argc, argv, &arguments);
     cli_set_threads(arguments.n_threads);
     cli_catch_signals();

@@ -8,18 +8,31 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "cli/placement.h"
 #include "softpick/attention.h"
 #include "softpick/device.h"
 
 typedef struct info_options {
     int64_t B, T, H, Hkv, D; /* Hkv 0: as H */
+    int32_t device;
     sp_dtype dtype;
     sp_normalizer normalizer;
     bool passes[SP_ATTENTION_PASS_COUNT]; /* none set: all */
     bool json;
 } info_options;
 
-enum { KEY_JSON = 256, KEY_B, KEY_T, KEY_HEADS, KEY_KV_HEADS, KEY_HEAD_WIDTH, KEY_DTYPE, KEY_ATTENTION, KEY_PASS };
+enum {
+    KEY_JSON = 256,
+    KEY_B,
+    KEY_T,
+    KEY_HEADS,
+    KEY_KV_HEADS,
+    KEY_HEAD_WIDTH,
+    KEY_DEVICE,
+    KEY_DTYPE,
+    KEY_ATTENTION,
+    KEY_PASS
+};
 
 static const struct argp_option options[] = {
     {.doc = "The attention problem whose variants are listed:"},
@@ -28,6 +41,7 @@ static const struct argp_option options[] = {
     {"heads", KEY_HEADS, "N", 0, "query heads (8)", 0},
     {"kv-heads", KEY_KV_HEADS, "N", 0, "key/value heads (as many as query heads)", 0},
     {"batch", KEY_B, "N", 0, "sequences (1)", 0},
+    {"device", KEY_DEVICE, "NAME", 0, "where it lies: " CLI_DEVICE_HELP " (cpu)", 0},
     {"dtype", KEY_DTYPE, "NAME", 0, "f32, bf16 or f16 (f32)", 0},
     {"attention", KEY_ATTENTION, "NAME", 0, "softpick, softmax, softmax_plus_one, softmax_sink or rectified (softpick)",
      0},
@@ -62,6 +76,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case KEY_HEADS: chosen->H = cli_count(state, "--heads", text, 1, 1 << 16); break;
     case KEY_KV_HEADS: chosen->Hkv = cli_count(state, "--kv-heads", text, 1, 1 << 16); break;
     case KEY_HEAD_WIDTH: chosen->D = cli_count(state, "--head-width", text, 1, 1 << 16); break;
+    case KEY_DEVICE: chosen->device = cli_device(state, "--device", text); break;
     case KEY_DTYPE: chosen->dtype = parse_dtype(state, text); break;
     case KEY_ATTENTION:
         if (sp_normalizer_find(&chosen->normalizer, text) != SP_OK)
@@ -100,19 +115,28 @@ static json_t *describe_cpu(void) {
                      unused, "SP_CPU", limit, "processors", sp_cpu_count(), "threads", omp_get_max_threads());
 }
 
+/* A GPU can be used if it can be opened and says how much of its memory is free. */
+static json_t *describe_gpu(int index) {
+    sp_cuda_device gpu;
+    int64_t free_bytes = 0, total_bytes;
+    if (sp_cuda_device_describe(index, &gpu) != SP_OK)
+        return json_pack("{s:b, s:s}", "usable", false, "why_not", sp_last_message());
+    bool usable = sp_device_free_bytes(1 + index, &free_bytes, &total_bytes) == SP_OK;
+    json_t *available = usable ? json_integer(free_bytes) : json_null();
+    return json_pack("{s:s, s:i, s:i, s:i, s:I, s:o, s:b, s:s?}", "name", gpu.name, "compute_major", gpu.compute_major,
+                     "compute_minor", gpu.compute_minor, "multiprocessors", gpu.n_multiprocessors, "memory_bytes",
+                     (json_int_t)gpu.memory_bytes, "memory_free_bytes", available, "usable", usable, "why_not",
+                     usable ? NULL : sp_last_message());
+}
+
 static json_t *describe_cuda(void) {
     json_t *devices = json_array();
-    for (int i = 0; i < sp_cuda_device_count(); i++) {
-        sp_cuda_device device;
-        if (sp_cuda_device_describe(i, &device) == SP_OK)
-            json_array_append_new(devices, json_pack("{s:s, s:i, s:i, s:i, s:I}", "name", device.name, "compute_major",
-                                                     device.compute_major, "compute_minor", device.compute_minor,
-                                                     "multiprocessors", device.n_multiprocessors, "memory_bytes",
-                                                     (json_int_t)device.memory_bytes));
-        else
-            json_array_append_new(devices, json_pack("{s:s}", "failed", sp_last_message()));
-    }
-    return json_pack("{s:b, s:o}", "built", sp_cuda_built(), "devices", devices);
+    sp_cuda_device gpu;
+    int n = sp_cuda_device_count();
+    bool none = n == 0 && sp_cuda_device_describe(0, &gpu) != SP_OK;
+    for (int i = 0; i < n; i++) json_array_append_new(devices, describe_gpu(i));
+    return json_pack("{s:b, s:s?, s:o}", "built", sp_cuda_built(), "why_none", none ? sp_last_message() : NULL,
+                     "devices", devices);
 }
 
 /* A problem of that shape; in decode T tokens are in the cache and one query meets them.  No row looks at the numbers
@@ -124,6 +148,9 @@ static sp_attention make_problem(const info_options *chosen, sp_attention_pass p
     sp_attention_init(&problem);
     problem.q = problem.out = problem.dout = problem.dq = sp_tensor_view(NULL, chosen->dtype, 4, q_shape);
     problem.k = problem.v = problem.dk = problem.dv = sp_tensor_view(NULL, chosen->dtype, 4, k_shape);
+    sp_tensor *tensors[] = {&problem.q,    &problem.k,  &problem.v,  &problem.out,
+                            &problem.dout, &problem.dq, &problem.dk, &problem.dv};
+    for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) tensors[i]->device = chosen->device;
     problem.normalizer = chosen->normalizer;
     return problem;
 }
@@ -150,9 +177,11 @@ static json_t *describe_attention(const info_options *chosen) {
         if (all || chosen->passes[i])
             json_object_set_new(passes, sp_attention_pass_name((sp_attention_pass)i),
                                 describe_pass(chosen, (sp_attention_pass)i));
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:o}", "function",
-                     sp_normalizer_name(chosen->normalizer), "dtype", sp_dtype_name(chosen->dtype), "B",
-                     (json_int_t)chosen->B, "T", (json_int_t)chosen->T, "H", (json_int_t)chosen->H, "Hkv",
+    char device[32];
+    cli_device_format(device, sizeof device, chosen->device);
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:s?, s:o}", "function",
+                     sp_normalizer_name(chosen->normalizer), "device", device, "dtype", sp_dtype_name(chosen->dtype),
+                     "B", (json_int_t)chosen->B, "T", (json_int_t)chosen->T, "H", (json_int_t)chosen->H, "Hkv",
                      (json_int_t)chosen->Hkv, "D", (json_int_t)chosen->D, "SP_ATTENTION", getenv("SP_ATTENTION"),
                      "passes", passes);
 }
@@ -204,18 +233,19 @@ static void print_cuda(const json_t *cuda) {
     const json_t *devices = json_object_get(cuda, "devices");
     size_t i;
     json_t *device;
-    puts("\nCUDA");
-    if (!json_is_true(json_object_get(cuda, "built")))
-        puts("  not in this build");
-    else if (json_array_size(devices) == 0)
-        puts("  in this build; no device here");
+    puts("\nGPUs");
+    if (json_array_size(devices) == 0) printf("  none: %s\n", text_at(cuda, "why_none"));
     json_array_foreach(devices, i, device) {
-        if (*text_at(device, "failed"))
-            printf("  %zu  %s\n", i, text_at(device, "failed"));
-        else
-            printf("  %zu  %s, compute %lld.%lld, %lld multiprocessors, %.0f GiB\n", i, text_at(device, "name"),
+        printf("  cuda:%zu  ", i);
+        if (*text_at(device, "name"))
+            printf("%s, compute capability %lld.%lld, %lld multiprocessors, ", text_at(device, "name"),
                    number_at(device, "compute_major"), number_at(device, "compute_minor"),
-                   number_at(device, "multiprocessors"), (double)number_at(device, "memory_bytes") / 0x1p30);
+                   number_at(device, "multiprocessors"));
+        if (json_is_true(json_object_get(device, "usable")))
+            printf("%.1f of %.1f GiB free\n", (double)number_at(device, "memory_free_bytes") / 0x1p30,
+                   (double)number_at(device, "memory_bytes") / 0x1p30);
+        else
+            printf("not usable: %s\n", text_at(device, "why_not"));
     }
 }
 
@@ -223,9 +253,9 @@ static void print_attention(const json_t *attention) {
     const char *pass;
     json_t *choice, *row;
     size_t i;
-    printf("\nAttention: %s, %s, batch %lld, T %lld, heads %lld/%lld, head width %lld, causal\n",
-           text_at(attention, "function"), text_at(attention, "dtype"), number_at(attention, "B"),
-           number_at(attention, "T"), number_at(attention, "H"), number_at(attention, "Hkv"),
+    printf("\nAttention: %s, %s, %s, batch %lld, T %lld, heads %lld/%lld, head width %lld, causal\n",
+           text_at(attention, "function"), text_at(attention, "device"), text_at(attention, "dtype"),
+           number_at(attention, "B"), number_at(attention, "T"), number_at(attention, "H"), number_at(attention, "Hkv"),
            number_at(attention, "D"));
     json_object_foreach(json_object_get(attention, "passes"), pass, choice) {
         const char *runs = text_at(choice, "runs");
@@ -249,6 +279,7 @@ int cmd_info(int argc, char **argv) {
                "Examples:\n"
                "  softpick info\n"
                "  softpick info --T 8192 --head-width 128 --dtype bf16 --pass forward\n"
+               "  softpick info --device cuda --dtype bf16\n"
                "  softpick info --T 64k --heads 32 --kv-heads 8 --pass decode\n"
                "  SP_CPU=avx2 softpick info --json\n\n"
                "Exit status: 0 done, 2 wrong usage.",

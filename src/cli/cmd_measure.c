@@ -9,17 +9,20 @@
 
 #include "base/json.h"
 #include "cli/open_model.h"
+#include "cli/placement.h"
 #include "softpick/measure.h"
 
 typedef struct measure_arguments {
     const char *model, *data, *out;
+    int32_t device;
+    bool has_dtype;
     sp_dtype dtype;
     int64_t n_threads;
     bool json;
     sp_measure_options options;
 } measure_arguments;
 
-enum { KEY_DATA = 256, KEY_LENGTH, KEY_SAMPLES, KEY_PACKING, KEY_DTYPE, KEY_THREADS, KEY_JSON, KEY_OUT };
+enum { KEY_DATA = 256, KEY_LENGTH, KEY_SAMPLES, KEY_PACKING, KEY_DEVICE, KEY_DTYPE, KEY_THREADS, KEY_JSON, KEY_OUT };
 
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is measured:", 1},
@@ -31,7 +34,9 @@ static const struct argp_option options[] = {
      "bos: each sample begins with BOS (default); concatenate: the paper's way; documents: attention stays within them",
      0},
     {NULL, 0, NULL, 0, "How:", 2},
-    {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default) or bf16: numbers of the forward pass", 0},
+    {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 0},
+    {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default on the CPU) or bf16 (alone on a GPU): numbers of the forward pass",
+     0},
     {"threads", KEY_THREADS, "N", 0, "threads (default: all processors)", 0},
     {NULL, 0, NULL, 0, "What comes out:", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON document instead of the table", 0},
@@ -50,7 +55,11 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     case KEY_PACKING:
         if (sp_packing_find(&measure->packing, value) != SP_OK) argp_error(state, "--packing: %s", sp_last_message());
         break;
-    case KEY_DTYPE: arguments->dtype = cli_dtype(state, "--dtype", value); break;
+    case KEY_DEVICE: arguments->device = cli_device(state, "--device", value); break;
+    case KEY_DTYPE:
+        arguments->dtype = cli_dtype(state, "--dtype", value);
+        arguments->has_dtype = true;
+        break;
     case KEY_THREADS: arguments->n_threads = cli_count(state, "--threads", value, 1, 1 << 16); break;
     case KEY_JSON: arguments->json = true; break;
     case KEY_OUT: arguments->out = value; break;
@@ -61,6 +70,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     case ARGP_KEY_END:
         if (!arguments->model) argp_error(state, "which model? give its folder");
         if (!arguments->data) argp_error(state, "--data is missing: the folder of token shards to measure on");
+        if (!arguments->has_dtype) arguments->dtype = cli_dtype_default(arguments->device);
         break;
     default: return ARGP_ERR_UNKNOWN;
     }
@@ -208,7 +218,7 @@ static sp_status measure_model(json_t **document, const measure_arguments *argum
     char *folder = NULL, *text = NULL;
     json_t *measures = NULL;
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(cli_open_model(&model, arguments->model, arguments->dtype, &folder));
+    SP_TRY_OR_DONE(cli_open_model(&model, arguments->model, arguments->device, arguments->dtype, &folder));
     SP_TRY_OR_DONE(sp_measure(model, arguments->data, &arguments->options, &text));
     SP_TRY_OR_DONE(sp_json_parse(&measures, text, (int64_t)strlen(text), "measures"));
     *document =
@@ -226,7 +236,7 @@ done:
 }
 
 int cmd_measure(int argc, char **argv) {
-    measure_arguments arguments = {.dtype = SP_DTYPE_F32, .options = sp_measure_options_default()};
+    measure_arguments arguments = {.options = sp_measure_options_default()};
     cli_parse(&parser, argc, argv, &arguments);
     cli_set_threads(arguments.n_threads);
     cli_catch_signals();

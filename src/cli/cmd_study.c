@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/placement.h"
 #include "softpick/report.h"
 
 enum { KEY_TEXT = 't', KEY_OUT = 'o', KEY_PRESET = 'p', KEY_FORCE = 'f', KEY_THREADS = 'j', KEY_JSON = 1000 };
@@ -85,7 +86,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     if (setting->kind == STUDY_COUNT)
         cli_count(state, setting->name, text, (int64_t)setting->min, (int64_t)setting->max);
     if (setting->kind == STUDY_NUMBER) cli_number(state, setting->name, text, setting->min, setting->max);
-    a->given[row] = text;
+    a->given[row] = text ? text : "yes";
     return 0;
 }
 
@@ -97,6 +98,7 @@ static void apply(study_settings *settings, const arguments *a) {
         case STUDY_COUNT: *(int64_t *)field = cli_count(NULL, study_table[i].name, a->given[i], 0, INT64_MAX); break;
         case STUDY_NUMBER: *(double *)field = cli_number(NULL, study_table[i].name, a->given[i], 0, 1e18); break;
         case STUDY_WORD: *(const char **)field = a->given[i]; break;
+        case STUDY_SWITCH: *(bool *)field = true; break;
         }
     }
 }
@@ -118,19 +120,6 @@ static sp_status read_attention(study *s) {
     return SP_OK;
 }
 
-static sp_status read_dtype(study *s) {
-    const char *name = s->settings.dtype;
-    if (strcmp(name, "auto") == 0)
-        s->dtype = sp_model_fastest_dtype(0);
-    else if (strcmp(name, "f32") == 0)
-        s->dtype = SP_DTYPE_F32;
-    else if (strcmp(name, "bf16") == 0)
-        s->dtype = SP_DTYPE_BF16;
-    else
-        return sp_fail(SP_BAD_ARGUMENT, "--dtype: \"%s\" is not auto, f32 or bf16", name);
-    return SP_OK;
-}
-
 /* Everything that can be wrong with the settings is said before anything is written. */
 static sp_status check_settings(study *s) {
     json_t *command = s->command ? json_string(s->command) : NULL; /* as results.json will hold it */
@@ -138,7 +127,8 @@ static sp_status check_settings(study *s) {
     json_decref(command);
     SP_REQUIRE(is_utf8, SP_BAD_ARGUMENT, "an option is not UTF-8: results.json could not hold it");
     SP_TRY(read_attention(s));
-    SP_TRY(read_dtype(s));
+    SP_TRY(cli_device_find(&s->device, s->settings.device));
+    SP_TRY(cli_dtype_find(&s->dtype, s->settings.dtype, s->device));
     sp_train_options options;
     SP_TRY(study_train_options(&options, s));
     SP_REQUIRE(s->settings.steps > 0 || s->settings.minutes > 0, SP_BAD_ARGUMENT,
@@ -281,6 +271,7 @@ static sp_status run(study *s, json_t *texts, const arguments *a) {
     char spooled[4096];
     const study_settings asked = s->settings;
     SP_TRY(check_settings(s));
+    SP_TRY(study_check_memory(s));
     SP_TRY(sp_path_join(s->tokens, sizeof s->tokens, s->out, "tokens"));
     SP_TRY(claim_folder(s, texts, a->force));
     SP_TRY(keep_stdin(s, spooled, sizeof spooled));
@@ -297,6 +288,7 @@ static sp_status run(study *s, json_t *texts, const arguments *a) {
             " tokens for each model, in %s\n",
             s->n_train, sp_model_config_n_parameters(&config), s->settings.steps,
             s->settings.T * s->settings.B * s->settings.accumulate, sp_dtype_name(s->dtype));
+    cli_show_memory(&s->memory);
     for (int64_t i = 0; i < s->n_models; i++) SP_TRY(study_run_model(s, s->attention[i]));
     return finish(s, a->json);
 }
@@ -328,13 +320,14 @@ static char *help_text(int key, const char *text, void *input) {
         fprintf(stream, "  %-12s %s\n", name, help);
         print_preset(stream, study_preset(name));
     }
-    fputs("All others: attention softmax,softpick, schedule cosine, dtype auto, adam-eps 1e-15, validation-fraction "
+    fputs("All others: attention softmax,softpick, schedule cosine, device cpu, dtype auto, adam-eps 1e-15, "
+          "validation-fraction "
           "0.05, "
           "samples 32, seed 1.\n",
           stream);
     fputs("\nExamples:\n"
           "  softpick study --text book.txt --out study\n"
-          "  softpick study --text corpus.jsonl.zst --preset small --out small\n"
+          "  softpick study --text corpus.jsonl.zst --preset small --device cuda --out small\n"
           "  zcat *.gz | softpick study --text - --minutes 10 --out longer\n\n"
           "A study that was stopped goes on when the same command is given again.\n"
           "Exit status: 0 done, 1 failed or stopped, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",

@@ -14,7 +14,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/status.h"
+#include "cli/memory_plan.h"
 #include "cli/model_options.h"
+#include "cli/placement.h"
 #include "softpick/checkpoint.h"
 #include "softpick/train.h"
 
@@ -30,7 +32,9 @@ enum {
     KEY_OUT,
     KEY_TOKENIZER,
     KEY_CONFIG,
+    KEY_DEVICE,
     KEY_DTYPE,
+    KEY_RECOMPUTE,
     KEY_THREADS,
     KEY_JSON,
     KEY_TRAIN = 2000,
@@ -40,8 +44,9 @@ enum {
 /* The command line as given; NULL: not given. */
 typedef struct arguments {
     const char *data, *out, *tokenizer, *config, *dtype;
+    int32_t device;
     int64_t n_threads;
-    bool json;
+    bool recompute, json;
     const char *train[N_TEXTS_MAX], *model[N_TEXTS_MAX];
 } arguments;
 
@@ -53,7 +58,11 @@ static const struct argp_option file_options[] = {
     {"out", KEY_OUT, "DIR", 0, "the run: log.jsonl and checkpoints step-XXXXXXXX", 1},
     {"tokenizer", KEY_TOKENIZER, "PATH", 0, "sentencepiece model (default: tokenizer.model beside the shards)", 1},
     {"config", KEY_CONFIG, "FILE", 0, "a config.json that describes the model; options below change it", 1},
-    {"dtype", KEY_DTYPE, "NAME", 0, "auto, f32 or bf16: of activations and matrix products (default auto)", 1},
+    {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu); not saved: --resume needs it again", 1},
+    {"dtype", KEY_DTYPE, "NAME", 0,
+     "auto, f32 or bf16: of activations and matrix products (default auto; a GPU has bf16 alone)", 1},
+    {"recompute", KEY_RECOMPUTE, NULL, 0,
+     "keep less of the forward pass and compute it again: less memory, the same numbers, a forward pass more", 1},
     {"threads", KEY_THREADS, "N", 0, "0: as many as processors (default 0)", 1},
     {"json", KEY_JSON, NULL, 0, "print the result as one JSON document", 1},
 };
@@ -117,7 +126,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case KEY_OUT: given->out = text; break;
     case KEY_TOKENIZER: given->tokenizer = text; break;
     case KEY_CONFIG: given->config = text; break;
+    case KEY_DEVICE: given->device = cli_device(state, "--device", text); break;
     case KEY_DTYPE: given->dtype = text; break;
+    case KEY_RECOMPUTE: given->recompute = true; break;
     case KEY_THREADS: given->n_threads = cli_count(state, "--threads", text, 0, 4096); break;
     case KEY_JSON: given->json = true; break;
     case ARGP_KEY_ARG: argp_error(state, "\"%s\": no argument is expected", text); break;
@@ -132,13 +143,15 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
 
 static const char documentation[] =
     "Trains a model on token shards; stops by steps, tokens or minutes."
-    "\vWith --resume, options that are not given are those of the run.  First Ctrl-C: finishes the step, saves and "
+    "\vWith --resume, options that are not given are those of the run, but for --device and --recompute.  First "
+    "Ctrl-C: finishes the step, saves and "
     "leaves; second: leaves at once.\n\n"
     "Examples:\n"
     "  softpick tokenize --text book.txt --out shards\n"
     "  softpick train --data shards --out run --steps 2000\n"
     "  softpick train --data shards --out twin --steps 2000 --attention softmax\n"
     "  softpick train --data shards --out run --resume\n"
+    "  softpick train --data shards --out run --device cuda --steps 2000\n"
     "  softpick train --data shards --out big --config config.json --tokens 100M --accumulate 8\n\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.";
 
@@ -147,6 +160,7 @@ static const char documentation[] =
 typedef struct settings {
     sp_train_options train;
     sp_model_config model;
+    int32_t device;
     sp_dtype dtype;
     sp_tokenizer *tokenizer;
     char *prompt; /* of a resumed run */
@@ -169,7 +183,7 @@ static sp_status read_saved_options(settings *s, const char *checkpoint) {
     SP_TRY_OR_DONE(sp_json_read(&json, path));
     const char *name, *dtype = json_string_value(json_object_get(json, "dtype"));
     json_t *option;
-    SP_TRY_OR_DONE(cli_dtype_find(&s->dtype, dtype ? dtype : ""));
+    SP_TRY_OR_DONE(cli_dtype_find(&s->dtype, dtype ? dtype : "", s->device));
     json_object_foreach(json_object_get(json, "options"), name, option) {
         if (json_is_null(option)) continue;
         const char *text = json_string_value(option);
@@ -213,7 +227,8 @@ static sp_status resolve(settings *s, const arguments *given) {
     bool resumed = false, wants_resume = false;
     s->train = sp_train_options_default();
     s->model = cli_model_config_default();
-    SP_TRY(cli_dtype_find(&s->dtype, "auto"));
+    s->device = given->device;
+    SP_TRY(cli_dtype_find(&s->dtype, "auto", s->device));
     for (int i = 0; sp_train_option_at(i); i++)
         wants_resume |= given->train[i] && strcmp(sp_train_option_at(i)->name, "resume") == 0;
     if (wants_resume) SP_TRY(read_saved_run(s, given->out, &resumed));
@@ -222,7 +237,7 @@ static sp_status resolve(settings *s, const arguments *given) {
         if (given->model[i]) SP_TRY(cli_model_option_set(&s->model, i, given->model[i]));
     for (int i = 0; sp_train_option_at(i); i++)
         if (given->train[i]) SP_TRY(sp_train_option_set(&s->train, sp_train_option_at(i)->name, given->train[i]));
-    if (given->dtype) SP_TRY(cli_dtype_find(&s->dtype, given->dtype));
+    if (given->dtype) SP_TRY(cli_dtype_find(&s->dtype, given->dtype, s->device));
     SP_TRY(sp_tokenizer_open(&s->tokenizer, given->tokenizer ? given->tokenizer : given->data));
     if (!resumed) SP_TRY(adopt_text(s, given));
     SP_TRY(cli_model_config_finish(&s->model));
@@ -234,7 +249,7 @@ static sp_status resolve(settings *s, const arguments *given) {
 typedef struct display {
     const settings *settings;
     const char *out;
-    bool has_started;
+    cli_memory_plan memory;
     bool draws; /* one line, drawn over and over; otherwise a line now and then */
     bool is_drawn;
     double shown; /* seconds of training when the last plain line was printed */
@@ -266,20 +281,22 @@ static int line_width(void) {
     return known ? size.ws_col - 1 : 79;
 }
 
-/* With the first step: what is wrong with the run is then known, and stands alone. */
-static void show_start(const display *d) {
+/* Not before the first step: what is wrong with the run is then known, and stands alone. */
+static void show_begin(void *user) {
+    const display *d = user;
     const settings *s = d->settings;
-    fprintf(stderr, "training %s, %s, %.1fM parameters, %s, batch %" PRId64 " x %" PRId64 " x %" PRId64 " tokens\n",
-            d->out, sp_normalizer_name(s->model.attention_function),
-            1e-6 * (double)sp_model_config_n_parameters(&s->model), sp_dtype_name(s->dtype), s->train.n_accumulate,
-            s->train.B, s->train.T);
+    char device[300];
+    cli_device_describe(device, sizeof device, s->device);
+    fprintf(
+        stderr, "training %s, %s, %.1fM parameters, %s, batch %" PRId64 " x %" PRId64 " x %" PRId64 " tokens, on %s\n",
+        d->out, sp_normalizer_name(s->model.attention_function), 1e-6 * (double)sp_model_config_n_parameters(&s->model),
+        sp_dtype_name(s->dtype), s->train.n_accumulate, s->train.B, s->train.T, device);
+    cli_show_memory(&d->memory);
 }
 
 static void show_step(void *user, const sp_train_step *step) {
     display *d = user;
     char line[320];
-    if (!d->has_started) show_start(d);
-    d->has_started = true;
     bool measured = !isnan(step->validation_loss);
     if (measured) d->validation_loss = step->validation_loss;
     bool last = step->n_steps > 0 && step->step == step->n_steps;
@@ -320,10 +337,11 @@ static bool stderr_draws(void) {
 /* ---- the result ---- */
 
 static sp_status print_json(const sp_train_result *result, const settings *s, const char *out) {
-    char *text = NULL;
+    char *text = NULL, device[32];
+    cli_device_format(device, sizeof device, s->device);
     json_t *json = json_pack(
-        "{si ss ss ss sI sI sI so so sI so so sb}", "schema", 1, "run", out, "attention",
-        sp_normalizer_name(s->model.attention_function), "dtype", sp_dtype_name(s->dtype), "steps",
+        "{si ss ss ss ss sI sI sI so so sI so so sb}", "schema", 1, "run", out, "attention",
+        sp_normalizer_name(s->model.attention_function), "device", device, "dtype", sp_dtype_name(s->dtype), "steps",
         (json_int_t)result->n_steps, "tokens", (json_int_t)result->n_tokens, "skipped", (json_int_t)result->n_skipped,
         "final_loss", sp_json_number(result->final_loss), "validation_loss", sp_json_number(result->validation_loss),
         "validation_targets", (json_int_t)result->validation_targets, "seconds", sp_json_number(result->seconds),
@@ -353,14 +371,18 @@ static void print_text(const sp_train_result *result, const char *out) {
 
 static sp_status train(sp_train_result *result, settings *s, const arguments *given) {
     SP_TRY(resolve(s, given));
+    display d = {.settings = s, .out = given->out, .draws = stderr_draws(), .validation_loss = NAN};
     sp_model_options options = sp_model_options_default();
+    options.device = s->device;
     options.dtype = s->dtype;
     options.training = true;
+    options.recompute = given->recompute;
     options.seed = s->train.seed;
+    cli_run_shape shape = {&s->model, &options, s->train.B, s->train.T, s->train.n_accumulate};
+    SP_TRY(cli_plan_memory(&d.memory, &shape));
     sp_model *model;
     SP_TRY(sp_model_new(&model, &s->model, &options));
-    display d = {.settings = s, .out = given->out, .draws = stderr_draws(), .validation_loss = NAN};
-    sp_train_callbacks callbacks = {&d, show_step, show_sample, show_checkpoint, ask_stop};
+    sp_train_callbacks callbacks = {&d, show_begin, show_step, show_sample, show_checkpoint, ask_stop};
     sp_status status = sp_train(model, s->tokenizer, given->data, given->out, &s->train, &callbacks, result);
     end_drawn_line(&d);
     sp_model_free(model);

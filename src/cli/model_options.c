@@ -156,15 +156,3 @@ sp_status cli_model_config_finish(sp_model_config *config) {
     if (config->ffn_width == 0) config->ffn_width = (config->width * 8 / 3 + 31) / 32 * 32;
     return sp_model_config_check(config);
 }
-
-sp_status cli_dtype_find(sp_dtype *out, const char *name) {
-    if (strcmp(name, "auto") == 0)
-        *out = sp_model_fastest_dtype(0);
-    else if (strcmp(name, "f32") == 0)
-        *out = SP_DTYPE_F32;
-    else if (strcmp(name, "bf16") == 0)
-        *out = SP_DTYPE_BF16;
-    else
-        return sp_fail(SP_BAD_ARGUMENT, "--dtype: \"%s\" is not auto, f32 or bf16", name);
-    return SP_OK;
-}

@@ -22,7 +22,4 @@ void cli_model_option_get(const sp_model_config *config, int i, char *out, int64
 /* Derives what is still 0 and checks the whole. */
 SP_MUST_CHECK sp_status cli_model_config_finish(sp_model_config *config);
 
-/* "auto" (bf16 where the CPU multiplies it faster, else f32), "f32" or "bf16". */
-SP_MUST_CHECK sp_status cli_dtype_find(sp_dtype *out, const char *name);
-
 #endif

@@ -23,12 +23,13 @@ static sp_status resolve_folder(char **folder, const char *path) {
     return SP_OK;
 }
 
-sp_status cli_open_model(sp_model **model, const char *path, sp_dtype dtype, char **folder) {
+sp_status cli_open_model(sp_model **model, const char *path, int32_t device, sp_dtype dtype, char **folder) {
     *model = NULL;
     char *opened = NULL;
     if (folder) *folder = NULL;
     SP_TRY(resolve_folder(&opened, path));
     sp_model_options options = sp_model_options_default();
+    options.device = device;
     options.dtype = dtype;
     sp_status status = sp_model_open(model, opened, &options);
     if (status == SP_OK && folder)
@@ -36,10 +37,4 @@ sp_status cli_open_model(sp_model **model, const char *path, sp_dtype dtype, cha
     else
         free(opened);
     return status;
-}
-
-sp_dtype cli_dtype(struct argp_state *state, const char *option, const char *text) {
-    if (strcmp(text, "bf16") == 0) return SP_DTYPE_BF16;
-    if (strcmp(text, "f32") != 0) argp_error(state, "%s: \"%s\" is not f32 or bf16", option, text);
-    return SP_DTYPE_F32;
 }

@@ -2,7 +2,6 @@
 #ifndef SP_CLI_OPEN_MODEL_H
 #define SP_CLI_OPEN_MODEL_H
 
-#include <argp.h>
 #include <stdint.h>
 
 #include "base/status.h"
@@ -11,9 +10,7 @@
 
 /* `path`: a checkpoint folder, or a run folder, of which the newest checkpoint is taken.  *folder (may be NULL): the
  * folder that was opened; caller frees. */
-SP_MUST_CHECK sp_status cli_open_model(sp_model **model, const char *path, sp_dtype dtype, char **folder);
-
-/* Value of --dtype: f32 or bf16; argp_error otherwise. */
-sp_dtype cli_dtype(struct argp_state *state, const char *option, const char *text);
+SP_MUST_CHECK sp_status cli_open_model(sp_model **model, const char *path, int32_t device, sp_dtype dtype,
+                                       char **folder);
 
 #endif

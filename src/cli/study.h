@@ -8,18 +8,25 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cli/memory_plan.h"
 #include "softpick/model.h"
 #include "softpick/text.h"
 #include "softpick/train.h"
 
 typedef struct study_settings {
-    const char *preset, *attention, *schedule, *packing, *dtype, *prompt, *tokenizer;
+    const char *preset, *attention, *schedule, *packing, *device, *dtype, *prompt, *tokenizer;
     int64_t layers, heads, kv_heads, width, ffn_width, vocabulary;
     int64_t T, B, accumulate, steps, warmup_steps, samples, measure_length, seed;
     double minutes, learning_rate, initializer_range, adam_eps, validation_fraction;
+    bool recompute;
 } study_settings;
 
-typedef enum study_kind { STUDY_COUNT, STUDY_NUMBER, STUDY_WORD } study_kind;
+typedef enum study_kind {
+    STUDY_COUNT,
+    STUDY_NUMBER,
+    STUDY_WORD,
+    STUDY_SWITCH, /* changes no number: a study may go on with another value */
+} study_kind;
 
 typedef struct study_setting {
     const char *name; /* of the option and in study.json */
@@ -38,6 +45,9 @@ const study_settings *study_preset(const char *name);
 /* The i-th preset's name and one-line description; false past the end. */
 bool study_preset_at(int i, const char **name, const char **help);
 
+/* Sequences of this preset's length that one large GPU trains on at a time: what `softpick bench train` takes. */
+int64_t study_preset_bench_batch(const char *name);
+
 json_t *study_settings_json(const study_settings *settings);
 /* What differs first between two studies, as "T is 128 there and 256 here"; false if nothing does. */
 bool study_settings_differ(char *out, int64_t out_bytes, const json_t *there, const json_t *here);
@@ -54,15 +64,20 @@ typedef struct study {
     bool goes_on;        /* study.json says that the tokens in the folder are this study's */
     sp_normalizer attention[STUDY_MODELS_MAX];
     int64_t n_models;
-    char tokens[4096]; /* folder of shards and tokenizer */
-    sp_tokenizer *tokenizer;
+    char tokens[4096];       /* folder of shards and tokenizer */
+    sp_tokenizer *tokenizer; /* NULL until the tokens are ready */
+    int64_t vocabulary;      /* of the models; until then the most that it can be */
     int64_t n_train, n_validation, n_documents;
+    int32_t device;
     sp_dtype dtype;
-    json_t *models; /* name -> results of one model */
+    cli_memory_plan memory; /* of the first model */
+    json_t *models;         /* name -> results of one model */
 } study;
 
 /* Steps of a study, in order; each skips what an earlier process has finished. */
 sp_status study_prepare_tokens(study *s);
+/* Refuses, before anything is written, models that this device's memory cannot hold. */
+sp_status study_check_memory(study *s);
 /* Refuses, before any training, what would fail after it: a prompt or samples that do not fit model and text. */
 sp_status study_check_measures(const study *s);
 sp_status study_choose_steps(study *s);

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "cli/cli.h"
+#include "cli/placement.h"
 #include "softpick/device.h"
 
 /* ---- curves ------------------------------------------------------------------------------------------------------ */
@@ -70,21 +71,25 @@ sp_status study_curve(json_t **out, const char *run_folder, int64_t n_max) {
 static const char *attention_variant(const sp_model_config *config, const study *s) {
     static uint64_t nothing[8]; /* the choice looks at shapes and dtypes, never at the numbers */
     int64_t T = s->settings.T, D = config->head_width;
+    sp_tensor q = sp_tensor_view(nothing, s->dtype, 4, (int64_t[]){s->settings.B, T, config->n_heads, D});
+    sp_tensor k = sp_tensor_view(nothing, s->dtype, 4, (int64_t[]){s->settings.B, T, config->n_kv_heads, D});
     sp_attention problem;
     sp_attention_init(&problem);
+    q.device = k.device = s->device;
     problem.normalizer = config->attention_function;
-    problem.q = sp_tensor_view(nothing, s->dtype, 4, (int64_t[]){s->settings.B, T, config->n_heads, D});
-    problem.k = sp_tensor_view(nothing, s->dtype, 4, (int64_t[]){s->settings.B, T, config->n_kv_heads, D});
-    problem.v = problem.k;
-    problem.out = problem.q;
+    problem.q = problem.out = q;
+    problem.k = problem.v = k;
     const char *name;
     return sp_attention_choose(&problem, SP_ATTENTION_FORWARD, &name) == SP_OK ? name : "unknown";
 }
 
 static json_t *machine_json(const sp_model_config *config, const study *s) {
-    return json_pack("{ss si si ss ss}", "cpu", sp_cpu_model(), "cores", sp_cpu_count(), "threads",
-                     omp_get_max_threads(), "attention_variant", attention_variant(config, s), "matmul_variant",
-                     sp_model_matmul_name(0, s->dtype));
+    char device[32], name[300];
+    cli_device_format(device, sizeof device, s->device);
+    cli_device_describe(name, sizeof name, s->device);
+    return json_pack("{ss si si ss ss ss ss}", "cpu", sp_cpu_model(), "cores", sp_cpu_count(), "threads",
+                     omp_get_max_threads(), "device", device, "device_name", name, "attention_variant",
+                     attention_variant(config, s), "matmul_variant", sp_model_matmul_name(s->device, s->dtype));
 }
 
 static json_t *settings_json(const study *s) {

@@ -60,6 +60,7 @@ sp_status study_prepare_tokens(study *s) {
         SP_TRY(status);
     }
     SP_TRY(sp_tokenizer_open(&s->tokenizer, path));
+    s->vocabulary = sp_tokenizer_vocabulary(s->tokenizer);
     return count_tokens(s);
 }
 
@@ -68,7 +69,7 @@ sp_status study_prepare_tokens(study *s) {
 sp_status study_model_config(sp_model_config *config, const study *s, sp_normalizer attention) {
     const study_settings *set = &s->settings;
     *config = sp_model_config_default();
-    config->vocabulary = sp_tokenizer_vocabulary(s->tokenizer);
+    config->vocabulary = s->vocabulary;
     config->width = set->width;
     config->n_layers = set->layers;
     config->n_heads = set->heads;
@@ -80,8 +81,8 @@ sp_status study_model_config(sp_model_config *config, const study *s, sp_normali
     config->ffn_width = set->ffn_width ? set->ffn_width : (set->width * 8 / 3 + 31) / 32 * 32;
     config->max_positions = 2 * set->T;
     config->initializer_range = set->initializer_range;
-    config->bos = sp_tokenizer_bos(s->tokenizer);
-    config->eos = sp_tokenizer_eos(s->tokenizer);
+    config->bos = s->tokenizer ? sp_tokenizer_bos(s->tokenizer) : -1;
+    config->eos = s->tokenizer ? sp_tokenizer_eos(s->tokenizer) : -1;
     config->attention_function = attention;
     return sp_model_config_check(config);
 }
@@ -126,14 +127,47 @@ sp_status study_check_measures(const study *s) {
     return SP_OK;
 }
 
+static sp_model_options model_options(const study *s) {
+    sp_model_options options = sp_model_options_default();
+    options.device = s->device;
+    options.dtype = s->dtype;
+    options.training = true;
+    options.recompute = s->settings.recompute;
+    options.seed = (uint64_t)s->settings.seed;
+    return options;
+}
+
+/* Of the tokenizer that was given, or the most pieces that one will be trained to. */
+static sp_status foresee_vocabulary(int64_t *vocabulary, const study_settings *set) {
+    *vocabulary = set->vocabulary;
+    if (!set->tokenizer[0]) return SP_OK;
+    sp_tokenizer *tokenizer;
+    SP_TRY(sp_tokenizer_open(&tokenizer, set->tokenizer));
+    *vocabulary = sp_tokenizer_vocabulary(tokenizer);
+    sp_tokenizer_free(tokenizer);
+    return SP_OK;
+}
+
+sp_status study_check_memory(study *s) {
+    const study_settings *set = &s->settings;
+    sp_model_options options = model_options(s);
+    SP_TRY(foresee_vocabulary(&s->vocabulary, set));
+    for (int64_t i = 0; i < s->n_models; i++) {
+        sp_model_config config;
+        cli_memory_plan plan;
+        SP_TRY(study_model_config(&config, s, s->attention[i]));
+        cli_run_shape shape = {&config, &options, set->B, set->T, set->accumulate};
+        SP_TRY(cli_plan_memory(&plan, &shape));
+        if (i == 0) s->memory = plan;
+    }
+    return SP_OK;
+}
+
 static sp_status new_model(sp_model **model, const study *s, sp_normalizer attention) {
     *model = NULL;
     sp_model_config config;
     SP_TRY(study_model_config(&config, s, attention));
-    sp_model_options options = sp_model_options_default();
-    options.dtype = s->dtype;
-    options.training = true;
-    options.seed = (uint64_t)s->settings.seed;
+    sp_model_options options = model_options(s);
     return sp_model_new(model, &config, &options);
 }
 

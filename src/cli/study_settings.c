@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/placement.h"
+
 #define AT(field) (int64_t) offsetof(study_settings, field)
 
 enum { GROUP_MODEL = 1, GROUP_TRAINING = 2, GROUP_MEASURES = 3 };
@@ -40,7 +42,11 @@ const study_setting study_table[] = {
      "bos (each sequence begins with BOS), concatenate (the paper's) or documents", GROUP_TRAINING},
     {"validation-fraction", STUDY_NUMBER, AT(validation_fraction), 0, 0.9, "X", "share of the text held out",
      GROUP_TRAINING},
-    {"dtype", STUDY_WORD, AT(dtype), 0, 0, "NAME", "auto, f32 or bf16", GROUP_TRAINING},
+    {"device", STUDY_WORD, AT(device), 0, 0, "NAME", CLI_DEVICE_HELP, GROUP_TRAINING},
+    {"dtype", STUDY_WORD, AT(dtype), 0, 0, "NAME", "auto, f32 or bf16 (alone on a GPU)", GROUP_TRAINING},
+    {"recompute", STUDY_SWITCH, AT(recompute), 0, 0, NULL,
+     "keep less of the forward pass and compute it again: less memory, the same numbers, a forward pass more",
+     GROUP_TRAINING},
     {"seed", STUDY_COUNT, AT(seed), 0, 1e15, "N", "of initial weights, order of the text and samples", GROUP_TRAINING},
     {"samples", STUDY_COUNT, AT(samples), 1, 1e6, "N", "held-out sequences that are measured", GROUP_MEASURES},
     {"measure-length", STUDY_COUNT, AT(measure_length), 0, 1 << 24, "N", "their tokens; 0: the training length",
@@ -54,9 +60,11 @@ const int study_table_rows = sizeof study_table / sizeof *study_table;
  * paper-*: Table 6 of arXiv 2504.20966 and its training code. */
 static const struct {
     const char *help;
+    int64_t bench_B;
     study_settings settings;
 } presets[] = {
     {"about two minutes of training in all on two cores",
+     4,
      {.preset = "demo",
       .layers = 3,
       .heads = 3,
@@ -70,6 +78,7 @@ static const struct {
       .initializer_range = 0.02,
       .prompt = "In the beginning God created the heaven and the earth."}},
     {"8 layers of width 512 (34M parameters): hours on a CPU",
+     8,
      {.preset = "small",
       .layers = 8,
       .heads = 8,
@@ -85,6 +94,7 @@ static const struct {
       .initializer_range = 0.02,
       .prompt = "The first thing to know about the sun is"}},
     {"the paper's 340M run: 52 billion tokens, for machines that can",
+     8,
      {.preset = "paper-340m",
       .layers = 24,
       .heads = 16,
@@ -101,6 +111,7 @@ static const struct {
       .packing = "concatenate",
       .prompt = "The first thing to know about the sun is"}},
     {"the paper's 1.8B run: 104 billion tokens, for machines that can",
+     4,
      {.preset = "paper-1.8b",
       .layers = 32,
       .heads = 32,
@@ -124,6 +135,7 @@ static study_settings completed(study_settings s) {
     s.attention = "softmax,softpick";
     s.tokenizer = "";
     s.schedule = "cosine";
+    s.device = "cpu";
     s.dtype = "auto";
     if (!s.packing) s.packing = "bos";
     if (!s.accumulate) s.accumulate = 1;
@@ -144,6 +156,12 @@ const study_settings *study_preset(const char *name) {
     return NULL;
 }
 
+int64_t study_preset_bench_batch(const char *name) {
+    for (int i = 0; i < N_PRESETS; i++)
+        if (strcmp(presets[i].settings.preset, name) == 0) return presets[i].bench_B;
+    return 0;
+}
+
 bool study_preset_at(int i, const char **name, const char **help) {
     if (i < 0 || i >= N_PRESETS) return false;
     *name = presets[i].settings.preset;
@@ -161,6 +179,7 @@ json_t *study_settings_json(const study_settings *settings) {
         case STUDY_COUNT: value = json_integer(*(const int64_t *)field); break;
         case STUDY_NUMBER: value = json_real(*(const double *)field); break;
         case STUDY_WORD: value = json_string(*(const char *const *)field); break;
+        case STUDY_SWITCH: value = json_boolean(*(const bool *)field); break;
         }
         json_object_set_new(root, study_table[i].name, value);
     }
@@ -171,7 +190,7 @@ bool study_settings_differ(char *out, int64_t out_bytes, const json_t *there, co
     for (int i = 0; i < study_table_rows; i++) {
         const char *name = study_table[i].name;
         json_t *old = json_object_get(there, name), *new = json_object_get(here, name);
-        if (json_equal(old, new)) continue;
+        if (study_table[i].kind == STUDY_SWITCH || json_equal(old, new)) continue;
         char *old_text = old ? json_dumps(old, JSON_ENCODE_ANY) : NULL;
         char *new_text = json_dumps(new, JSON_ENCODE_ANY);
         snprintf(out, (size_t)out_bytes, "%s is %s there and %s here", name, old_text ? old_text : "missing",

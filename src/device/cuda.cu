@@ -16,10 +16,23 @@ extern "C" int sp_cuda_device_count(void) {
     return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
 }
 
+/* The runtime says of a missing driver what it says of an old one. */
+static sp_status no_driver(int index) {
+    int driver = 0, runtime = 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver == 0)
+        return sp_fail(SP_NO_DEVICE, "CUDA device %d was asked for, but this machine has no NVIDIA driver", index);
+    return sp_fail(SP_NO_DEVICE,
+                   "CUDA device %d was asked for: the NVIDIA driver is one for CUDA %d.%d, %d.%d is needed", index,
+                   driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+}
+
 extern "C" sp_status sp_cuda_device_describe(int index, sp_cuda_device *out) {
     *out = sp_cuda_device{};
     int count = 0;
     cudaError_t error = cudaGetDeviceCount(&count);
+    if (error == cudaErrorInsufficientDriver) return no_driver(index);
     SP_REQUIRE(error == cudaSuccess, SP_NO_DEVICE, "CUDA device %d was asked for: %s", index,
                cudaGetErrorString(error));
     SP_REQUIRE(index >= 0 && index < count, SP_NO_DEVICE, "CUDA device %d was asked for, this machine has %d", index,

@@ -199,13 +199,22 @@ static sp_status attention_bytes(const sp_model_config *c, const sp_model_option
     return sp_attention_workspace(&problem, pass, 0, n_bytes);
 }
 
+/* What no memory could hold stays at INT64_MAX. */
+static int64_t sum_of(int64_t a, int64_t b) {
+    int64_t sum;
+    return sp_add_sizes(a, b, &sum) ? sum : INT64_MAX;
+}
+
 sp_status sp_model_plan_memory(sp_model_memory *out, const sp_model_config *config, const sp_model_options *options,
                                int64_t B, int64_t T) {
     *out = (sp_model_memory){0};
     SP_TRY(sp_model_config_check(config));
-    int64_t n = sp_model_config_n_parameters(config), forward = 0, backward = 0;
+    SP_TRY(sp_model_options_check(options));
+    int64_t n = sp_model_config_n_parameters(config), N, forward = 0, backward = 0;
+    SP_REQUIRE(B >= 1 && T >= 1 && sp_multiply_sizes(B, T, &N) && N <= INT32_MAX, SP_BAD_ARGUMENT,
+               "a batch of %" PRId64 " x %" PRId64 " tokens: not within 1 to %d tokens", B, T, INT32_MAX);
     pass_buffers buffers = {0};
-    pass_plan plan = {config, options, B * T, options->training};
+    pass_plan plan = {config, options, N, options->training};
     carver count = {0};
     carve_all(&buffers, &count, &plan);
     SP_TRY(attention_bytes(config, options, B, T, SP_ATTENTION_FORWARD, &forward));
@@ -214,8 +223,9 @@ sp_status sp_model_plan_memory(sp_model_memory *out, const sp_model_config *conf
     out->parameters = n * (4 + (options->dtype == SP_DTYPE_BF16 ? 2 : 0));
     out->gradients = options->training ? n * 4 : 0;
     out->optimizer = options->training ? n * 8 : 0;
-    out->activations = count.used + rope;
-    out->workspace = (forward > backward ? forward : backward) + sp_layers_on_id(options->device)->matmul_bytes;
-    out->total = out->parameters + out->gradients + out->optimizer + out->activations + out->workspace;
+    out->activations = sum_of(count.used, rope);
+    out->workspace = sum_of(forward > backward ? forward : backward, sp_layers_on_id(options->device)->matmul_bytes);
+    out->total = sum_of(sum_of(out->parameters, out->gradients), sum_of(out->optimizer, out->activations));
+    out->total = sum_of(out->total, out->workspace);
     return SP_OK;
 }

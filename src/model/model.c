@@ -39,7 +39,7 @@ void sp_model_free(sp_model *model) {
     free(model);
 }
 
-static sp_status check_dtype(const sp_model_options *options) {
+sp_status sp_model_options_check(const sp_model_options *options) {
     SP_REQUIRE(options->dtype == SP_DTYPE_F32 || options->dtype == SP_DTYPE_BF16, SP_BAD_ARGUMENT,
                "dtype is %s: a model computes in f32 or bf16", sp_dtype_name(options->dtype));
     SP_REQUIRE(!options->device || options->dtype == SP_DTYPE_BF16, SP_UNSUPPORTED,
@@ -63,7 +63,7 @@ static sp_status allocate_arrays(sp_model *model) {
 static sp_status make(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
     *out = NULL;
     SP_TRY(sp_model_config_check(config));
-    SP_TRY(check_dtype(options));
+    SP_TRY(sp_model_options_check(options));
     sp_model *model = calloc(1, sizeof *model);
     SP_REQUIRE(model, SP_OUT_OF_MEMORY, "no memory for a model");
     model->config = *config;

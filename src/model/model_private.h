@@ -113,6 +113,9 @@ static inline const void *sp_model_weight(const sp_model *model, int64_t offset)
     return model->halves ? (const void *)(model->halves + offset) : (const void *)(model->values + offset);
 }
 
+/* Can a model compute in this dtype on this device? */
+SP_MUST_CHECK sp_status sp_model_options_check(const sp_model_options *options);
+
 /* Makes buffers, positions and rotation table fit a batch, keeping them when they do. */
 SP_MUST_CHECK sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient);
 void sp_buffers_clear(sp_model *model);

@@ -47,6 +47,7 @@ static const setting settings[] = {
     {"CPU", "machine", "cpu", TEXT, ""},
     {"cores", "machine", "cores", COUNT, ""},
     {"threads", "machine", "threads", COUNT, ""},
+    {"computed by", "machine", "device_name", TEXT, ""},
     {"attention", "machine", "attention_variant", TEXT, ""},
     {"matrix products", "machine", "matmul_variant", TEXT, ""},
     {"softpick", "softpick", "version", TEXT, ""},

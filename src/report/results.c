@@ -70,6 +70,8 @@ static const key_rule softpick_rules[] = {{"version", STRING, REQUIRED}, {"commi
 static const key_rule machine_rules[] = {{"cpu", STRING, 0},
                                          {"cores", INTEGER, 0},
                                          {"threads", INTEGER, 0},
+                                         {"device", STRING, 0},
+                                         {"device_name", STRING, 0},
                                          {"attention_variant", STRING, 0},
                                          {"matmul_variant", STRING, 0},
                                          {NULL, STRING, 0}};

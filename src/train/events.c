@@ -12,16 +12,20 @@
 
 enum { LOG_SCHEMA = 1 };
 
-static json_t *describe_machine(sp_dtype dtype) {
+static json_t *describe_machine(const sp_model *model) {
     json_t *features = json_array();
     const char *name;
     uint32_t bit;
     for (int i = 0; sp_cpu_feature_at(i, &name, &bit); i++)
         if (sp_cpu_features() & bit) json_array_append_new(features, json_string(name));
+    int32_t device = sp_model_device(model);
+    sp_cuda_device gpu;
+    bool on_gpu = device && sp_cuda_device_describe(device - 1, &gpu) == SP_OK;
     const char *cpu_limit = getenv("SP_CPU"), *attention = getenv("SP_ATTENTION");
-    return json_pack("{ss so si si ss? ss? ss?}", "cpu", sp_cpu_model(), "features", features, "processors",
-                     sp_cpu_count(), "threads", omp_get_max_threads(), "matmul", sp_matmul_variant(dtype), "SP_CPU",
-                     cpu_limit, "SP_ATTENTION", attention);
+    return json_pack("{ss so si si ss? ss? ss? ss?}", "cpu", sp_cpu_model(), "features", features, "processors",
+                     sp_cpu_count(), "threads", omp_get_max_threads(), "gpu", on_gpu ? gpu.name : NULL, "matmul",
+                     sp_model_matmul_name(device, sp_model_dtype(model)), "SP_CPU", cpu_limit, "SP_ATTENTION",
+                     attention);
 }
 
 static sp_status describe_config(json_t **out, const sp_model_config *config) {
@@ -47,7 +51,7 @@ sp_status sp_train_log_run(sp_train_log *log, const sp_train_parts *parts, int64
     sp_dtype dtype = sp_model_dtype(parts->model);
     return sp_train_log_add(log, json_pack("{ss sI si ss ss so ss sI so so so}", "event", "run", "step",
                                            (json_int_t)step, "schema", LOG_SCHEMA, "version", sp_version(), "time", utc,
-                                           "machine", describe_machine(dtype), "dtype", sp_dtype_name(dtype),
+                                           "machine", describe_machine(parts->model), "dtype", sp_dtype_name(dtype),
                                            "parameters", (json_int_t)sp_model_n_parameters(parts->model), "config",
                                            config, "options", options, "data", sp_train_data_format(parts->shards)));
 }

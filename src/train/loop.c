@@ -242,6 +242,7 @@ static sp_status after_step(trainer *t, sp_train_step *report) {
 /* Who interrupts wants to leave soon: the checkpoint is written, but the loss is measured only where it is due. */
 static sp_status train_steps(trainer *t) {
     double seconds_max = 60 * t->parts.options->minutes;
+    if (!is_finished(t) && t->callbacks->begin) t->callbacks->begin(t->callbacks->user);
     while (!is_finished(t) && !t->interrupted && !t->out_of_time) {
         sp_train_step report;
         SP_TRY(train_step(t, &report));
