@@ -148,8 +148,8 @@ def load_weights(model, tensors):
         take(block.norm_mid.weight, at + "post_attention_layernorm.weight")
         take(block.gate_up.weight, at + "mlp.gate_proj.weight", at + "mlp.up_proj.weight")
         take(block.down.weight, at + "mlp.down_proj.weight")
-    take(model.norm.weight, "model.norm.weight")
-    take(model.head.weight, "lm_head.weight")
+    take(model.classifier.norm.weight, "model.norm.weight")
+    take(model.classifier.head.weight, "lm_head.weight")
     if tensors:
         fail("the checkpoint has tensors that this model lacks: %s" % ", ".join(sorted(tensors)))
 

@@ -100,8 +100,21 @@ class Block(nn.Module):
         return x + self.down(F.silu(gate) * up)
 
 
+class Classifier(nn.Module):
+    """The last norm, the logits, and their mean cross entropy in nats."""
+
+    def __init__(self, width, vocabulary, norm_eps):
+        super().__init__()
+        self.norm = RMSNorm(width, norm_eps)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+
+    def forward(self, x, targets):
+        logits = self.head(self.norm(x))
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.reshape(-1))
+
+
 class Llama(nn.Module):
-    """forward(tokens, targets), both (B,T), is the mean cross entropy in nats."""
+    """forward(tokens, targets), both (B,T), is the loss."""
 
     def __init__(self, layers, width, heads, ffn, vocabulary, length, attention, norm_eps=1e-6, rope_theta=10000.0,
                  deviation=0.02, residual=torch.float32):
@@ -109,8 +122,7 @@ class Llama(nn.Module):
         self.residual = residual
         self.embedding = nn.Embedding(vocabulary, width)
         self.blocks = nn.ModuleList(Block(width, heads, ffn, norm_eps, attention) for _ in range(layers))
-        self.norm = RMSNorm(width, norm_eps)
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.classifier = Classifier(width, vocabulary, norm_eps)
         cos, sin = rope_table(length, width // heads, rope_theta)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -122,5 +134,4 @@ class Llama(nn.Module):
         x = self.embedding(tokens).to(self.residual)
         for block in self.blocks:
             x = block(x, self.cos, self.sin)
-        logits = self.head(self.norm(x))
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]).float(), targets.reshape(-1))
+        return self.classifier(x, targets)

@@ -44,7 +44,8 @@ def parse():
     for name in SIZES:
         parser.add_argument("--" + name, type=int)
     parser.add_argument("--attention", choices=ATTENTIONS, default="cudnn")
-    parser.add_argument("--compile", choices=["model", "blocks", "no"], default="model", help="what is compiled")
+    parser.add_argument("--compile", choices=["model", "blocks", "no"], default="model",
+                        help="what is compiled: all in one, or the blocks (one graph for all) and the classifier")
     parser.add_argument("--mode", default="default", help="torch.compile's mode")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--residual", choices=DTYPES, default="f32", help="of the residual stream")
@@ -75,8 +76,8 @@ class Trainer:
         if a.compile == "model":
             self.loss_of = torch.compile(self.model, mode=a.mode, dynamic=False)
         elif a.compile == "blocks":
-            for block in self.model.blocks:
-                block.compile(mode=a.mode, dynamic=False)
+            for part in (*self.model.blocks, self.model.classifier):
+                part.compile(mode=a.mode, dynamic=False)
 
     def step(self):
         a = self.a
@@ -117,17 +118,19 @@ def time_steps(trainer, n):
 
 
 def profile_step(trainer):
-    """Shares of the time that kernels take in one step."""
+    """Shares of the time that kernels take in one step, and the names of those of attention."""
     from torch.profiler import ProfilerActivity, profile
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
         trainer.step()
         trainer.synchronize()
-    sums = {name: 0.0 for name, _ in KERNELS}
+    sums, attention = {name: 0.0 for name, _ in KERNELS}, []
     for row in profiler.key_averages():
         name = next(name for name, pattern in KERNELS if pattern.search(row.key))
         sums[name] += row.self_device_time_total
+        if name == "attention":
+            attention.append(row.key[:80])
     total = sum(sums.values())
-    return {name: round(value / total, 4) for name, value in sums.items()} if total else None
+    return {name: value / total for name, value in sums.items()} if total else None, attention
 
 
 def main():
@@ -149,11 +152,11 @@ def main():
         "step_seconds_best": min(steps), "loss": loss, "warmup_seconds": warmed - began,
     }
     if trainer.cuda:
-        properties = torch.cuda.get_device_properties(a.device)
         result.update({
-            "gpu": properties.name, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(), "step_shares": profile_step(trainer)})
+            "gpu": torch.cuda.get_device_name(a.device), "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(), "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+            "peak_reserved_bytes": torch.cuda.max_memory_reserved()})
+        result["step_shares"], result["attention_kernels"] = profile_step(trainer)
     print(json.dumps(result))
 
 
