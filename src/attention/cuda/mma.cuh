@@ -28,6 +28,16 @@ template <int WIDTH> __device__ __forceinline__ uint32_t chunk_offset(int row, i
     return (uint32_t)(row * WIDTH * 2 + ((chunk ^ (row & 7)) * CHUNK_BYTES));
 }
 
+/* From the address of a chunk to that of the one `chunks` further in the same row, `rows` rows on: an even number whose
+ * bits below 8 are not set in the first chunk's own, and a multiple of 8. */
+template <int WIDTH> __device__ __forceinline__ uint32_t chunk_step(uint32_t address, int rows, int chunks) {
+    return (address ^ (uint32_t)((chunks & 7) * CHUNK_BYTES)) + (uint32_t)(rows * WIDTH * 2 + (chunks & ~7) * CHUNK_BYTES);
+}
+
+__device__ __forceinline__ void store_shared(uint32_t address, uint32_t value) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
 /* Begins to copy a chunk from global to shared memory: its first `bytes` (0 to 16), and zeros.  `from` must be at a
  * multiple of 16 bytes; it is not read where bytes is 0. */
 __device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, int bytes) {
@@ -93,7 +103,15 @@ template <> __device__ __forceinline__ uint32_t pack_pair<__half>(float low, flo
     return pair;
 }
 
-/* The same of max(low, 0) and max(high, 0); NaN stays. */
+template <typename half_t> __device__ __forceinline__ float2 unpack_pair(uint32_t pair);
+template <> __device__ __forceinline__ float2 unpack_pair<__nv_bfloat16>(uint32_t pair) {
+    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+template <> __device__ __forceinline__ float2 unpack_pair<__half>(uint32_t pair) {
+    return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+}
+
+/* The pair (max(low, 0), max(high, 0)), rounded; NaN stays. */
 template <typename half_t> __device__ __forceinline__ uint32_t pack_positive_pair(float low, float high);
 template <> __device__ __forceinline__ uint32_t pack_positive_pair<__nv_bfloat16>(float low, float high) {
     uint32_t pair;

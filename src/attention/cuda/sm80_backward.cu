@@ -1,0 +1,280 @@
+/* Backward on GPUs from compute capability 8.0 on: what stands around the main kernel (sm80_backward.cuh).
+ *
+ *   sequences   written into the workspace where they are not all alike (packed, or of different key lengths)
+ *   rows        delta = dout . out and the other facts of each query's row; what dq_sum needs to begin
+ *   main        dk, dv, and dq as a sum in f32
+ *   dq          scaled and narrowed
+ *   sums        of what the tiles add to dsink and drow_factor, in the order of the tiles
+ *
+ * Nothing is read from host memory after the call: lists travel as arguments of kernels. */
+#include "attention/cuda/sm80_backward_task.cuh"
+
+#include <limits.h>
+
+#include "attention/cuda/mma.cuh"
+#include "device/cuda_check.cuh"
+
+extern "C" {
+#include "attention/cuda/sm80_backward.h"
+#include "attention/normalizer.h"
+}
+
+/* ---- workspace -------------------------------------------------------------------------------------------------- */
+
+static int padded_width(const sp_attention *problem) {
+    int64_t width = problem->q.shape[3] > problem->v.shape[3] ? problem->q.shape[3] : problem->v.shape[3];
+    return width <= 64 ? 64 : width <= 128 ? 128 : 256;
+}
+
+/* Sequences of a dense problem are alike unless they have key lengths. */
+static bool are_alike(const sp_attention *problem) { return !problem->cu_q && !problem->key_lengths; }
+
+static backward_sequence cut_sequence(const sp_attention *problem, int64_t i, int tile_first, int block_first) {
+    sp_sequence from = sp_problem_sequence(problem, i);
+    return {(int)from.b,   (int)from.q_first,  (int)from.k_first, (int)from.n_q,
+            (int)from.n_k, (int)from.n_k_rows, tile_first,        block_first};
+}
+
+static int count_tiles(const backward_sequence &sequence) { return (sequence.n_q + TILE_QUERIES - 1) / TILE_QUERIES; }
+static int count_blocks(const backward_sequence &sequence, int width) {
+    return (sequence.n_k_rows + block_keys(width) - 1) / block_keys(width);
+}
+
+/* Tiles and blocks of all sequences, and of the first. */
+static void cut_problem(backward_task *task, const sp_attention *problem, int width) {
+    int64_t n = sp_problem_n_sequences(problem);
+    task->n_sequences = (int)n;
+    for (int64_t i = 0; i < n; i++) {
+        backward_sequence sequence = cut_sequence(problem, i, task->n_tiles, task->n_blocks);
+        task->n_tiles += count_tiles(sequence);
+        task->n_blocks += count_blocks(sequence, width);
+        if (i > 0) continue;
+        task->first = sequence;
+        task->sequence_tiles = task->n_tiles;
+        task->sequence_blocks = task->n_blocks;
+    }
+}
+
+/* Points the task into the workspace (or into nothing, to count); returns the bytes. */
+static int64_t carve(backward_task *task, const sp_attention *problem, int width, char *workspace) {
+    int64_t tiles = (int64_t)task->n_tiles * task->H, used = 0;
+    auto take = [&](int64_t bytes) {
+        char *begin = workspace ? workspace + used : nullptr;
+        used += (bytes + 255) / 256 * 256;
+        return begin;
+    };
+    task->row_facts = (backward_row *)take(tiles * TILE_QUERIES * (int64_t)sizeof(backward_row));
+    task->dq_sum = (float *)take(tiles * TILE_QUERIES * width * (int64_t)sizeof(float));
+    task->dq_turn = (int *)take(tiles * (int64_t)sizeof(int));
+    task->ticket = (int *)take(sizeof(int));
+    task->partial = (float *)take(tiles * (int64_t)sizeof(float));
+    if (!are_alike(problem))
+        task->sequences = (backward_sequence *)take(task->n_sequences * (int64_t)sizeof(backward_sequence));
+    return used;
+}
+
+static backward_tensor tensor_of(const sp_tensor *tensor) {
+    int64_t bytes = sp_dtype_bytes(tensor->dtype);
+    return {(char *)tensor->data, tensor->stride[0] * bytes, tensor->stride[1] * bytes, tensor->stride[2] * bytes,
+            (int)tensor->shape[3]};
+}
+
+static sp_status check_counts(const sp_attention *problem) {
+    int64_t most = INT_MAX / 4, B = problem->q.shape[0], T = problem->q.shape[1], H = problem->q.shape[2];
+    int64_t S = problem->k.shape[1];
+    SP_REQUIRE(T < most && S < most && H <= 65535 && sp_problem_n_sequences(problem) < most / 16 &&
+                   (double)B * (double)(T + S) * (double)H < 16.0 * (double)most,
+               SP_UNSUPPORTED, "attention on a GPU counts rows by 32 bits: this problem has too many");
+    return SP_OK;
+}
+
+static void describe(backward_task *task, const sp_attention *problem) {
+    *task = backward_task{};
+    task->q = tensor_of(&problem->q);
+    task->k = tensor_of(&problem->k);
+    task->v = tensor_of(&problem->v);
+    task->out = tensor_of(&problem->out);
+    task->dout = tensor_of(&problem->dout);
+    task->dq = tensor_of(&problem->dq);
+    task->dk = tensor_of(&problem->dk);
+    task->dv = tensor_of(&problem->dv);
+    task->lse = problem->lse;
+    task->sink = problem->sink;
+    task->row_factor = problem->row_factor;
+    task->dsink = problem->normalizer == SP_NORMALIZER_SOFTMAX_SINK ? problem->dsink : NULL;
+    task->drow_factor = problem->row_factor ? problem->drow_factor : NULL;
+    task->softpick = problem->normalizer == SP_NORMALIZER_SOFTPICK;
+    task->rectifies = task->softpick || problem->normalizer == SP_NORMALIZER_RECTIFIED;
+    task->causal = problem->causal;
+    task->window = (int)(problem->window < INT_MAX ? problem->window : INT_MAX);
+    task->scale = (float)sp_problem_scale(problem);
+    task->lambda = problem->lambda;
+    task->H = (int)problem->q.shape[2];
+    task->Hkv = (int)problem->k.shape[2];
+    task->T = (int)problem->q.shape[1];
+    cut_problem(task, problem, padded_width(problem));
+    if (!task->H) task->n_tiles = 0;
+    task->any_order = problem->any_order || !task->n_tiles; /* nothing to order, and no kernel that prepares it */
+}
+
+extern "C" sp_status sp_sm80_backward_workspace(const sp_attention *problem, int64_t *n_bytes) {
+    backward_task task;
+    SP_TRY(check_counts(problem));
+    describe(&task, problem);
+    *n_bytes = carve(&task, problem, padded_width(problem), NULL);
+    return SP_OK;
+}
+
+/* ---- sequences -------------------------------------------------------------------------------------------------- */
+
+/* As many as go into the arguments of a kernel. */
+struct sequence_list {
+    int n;
+    backward_sequence list[100];
+};
+
+static __global__ void write_sequences_kernel(backward_sequence *to, const __grid_constant__ sequence_list from) {
+    if ((int)threadIdx.x < from.n) to[threadIdx.x] = from.list[threadIdx.x];
+}
+
+static sp_status write_sequences(const backward_task *task, const sp_attention *problem, int width,
+                                 cudaStream_t stream) {
+    int tiles = 0, blocks = 0;
+    sequence_list part;
+    constexpr int MOST = sizeof part.list / sizeof *part.list;
+    for (int first = 0; first < task->n_sequences; first += MOST) {
+        part.n = task->n_sequences - first < MOST ? task->n_sequences - first : MOST;
+        for (int i = 0; i < part.n; i++) {
+            part.list[i] = cut_sequence(problem, first + i, tiles, blocks);
+            tiles += count_tiles(part.list[i]);
+            blocks += count_blocks(part.list[i], width);
+        }
+        write_sequences_kernel<<<1, 128, 0, stream>>>(const_cast<backward_sequence *>(task->sequences) + first, part);
+        SP_CUDA_LAUNCHED("attention backward: sequences");
+    }
+    return SP_OK;
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------------- */
+
+constexpr int ROW_THREADS = 128;
+
+/* Chunk `chunk` of two rows, multiplied and summed. */
+template <typename half_t>
+static __device__ __forceinline__ float dot_chunk(const char *left, const char *right, int chunk, int width) {
+    float sum = 0;
+    if (8 * chunk + 8 <= width) {
+        uint4 a = reinterpret_cast<const uint4 *>(left)[chunk], b = reinterpret_cast<const uint4 *>(right)[chunk];
+        const uint32_t pairs[4][2] = {{a.x, b.x}, {a.y, b.y}, {a.z, b.z}, {a.w, b.w}};
+        for (int i = 0; i < 4; i++) {
+            float2 x = unpack_pair<half_t>(pairs[i][0]), y = unpack_pair<half_t>(pairs[i][1]);
+            sum = fmaf(x.x, y.x, sum);
+            sum = fmaf(x.y, y.y, sum);
+        }
+    } else {
+        for (int i = 8 * chunk; i < width; i++)
+            sum = fmaf((float)reinterpret_cast<const half_t *>(left)[i],
+                       (float)reinterpret_cast<const half_t *>(right)[i], sum);
+    }
+    return sum;
+}
+
+/* The facts of query t's row, from its delta; *dsink: what it adds to its head's dsink. */
+static __device__ __forceinline__ backward_row row_of(const backward_task &task, const backward_sequence &sequence,
+                                                      int h, int t, float delta, float *dsink) {
+    float log2_d = task.lse[((int64_t)sequence.b * task.H + h) * task.T + sequence.q_first + t];
+    float scale = task.scale * LOG2_E;
+    if (task.row_factor) scale *= task.row_factor[h] * log_position(sequence, t);
+    backward_row row = {scale, log2_d, task.rectifies ? power_of_two_near(-log2_d) : -1, delta};
+    if (isinf(log2_d)) row.delta = 0;
+    *dsink = task.dsink ? -row.delta * power_of_two_near(task.sink[h] * LOG2_E - log2_d) : 0;
+    return row;
+}
+
+/* The sum of a group of threads' numbers, in the same order each time; in thread 0. */
+static __device__ float sum_threads(float x) {
+    __shared__ float warps[32];
+    for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffff, x, i);
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = x;
+    __syncthreads();
+    for (int i = 1; threadIdx.x == 0 && i < (int)blockDim.x / 32; i++) x += warps[i];
+    return x;
+}
+
+/* A tile of a head.  `lanes` threads a row, one chunk each. */
+template <typename half_t>
+static __global__ void __launch_bounds__(ROW_THREADS)
+    prepare_rows_kernel(const __grid_constant__ backward_task task, int lanes) {
+    const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
+    const int h = blockIdx.y, first = (blockIdx.x - sequence.tile_first) * TILE_QUERIES, chunk = threadIdx.x % lanes;
+    const int64_t tile = (int64_t)h * task.n_tiles + blockIdx.x;
+    float dsink = 0;
+    for (int row = threadIdx.x / lanes; row < TILE_QUERIES; row += ROW_THREADS / lanes) {
+        int t = first + row;
+        bool there = t < sequence.n_q;
+        float delta = there && 8 * chunk < task.out.width
+                          ? dot_chunk<half_t>(task.out.at(sequence.b, sequence.q_first + t, h),
+                                              task.dout.at(sequence.b, sequence.q_first + t, h), chunk, task.out.width)
+                          : 0;
+        for (int i = lanes / 2; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
+        if (chunk > 0) continue;
+        float share = 0;
+        task.row_facts[tile * TILE_QUERIES + row] =
+            there ? row_of(task, sequence, h, t, delta, &share) : backward_row{0, INFINITY, 0, 0};
+        dsink += share;
+    }
+    if (threadIdx.x == 0) {
+        task.dq_turn[tile] = 0;
+        if (tile == 0) *task.ticket = 0;
+    }
+    int n_quads = task.any_order ? TILE_QUERIES * lanes * 8 / 4 : 0;
+    for (int i = threadIdx.x; i < n_quads; i += ROW_THREADS)
+        reinterpret_cast<float4 *>(task.dq_sum)[tile * n_quads + i] = make_float4(0, 0, 0, 0);
+    if (!task.dsink) return;
+    dsink = sum_threads(dsink);
+    if (threadIdx.x == 0) task.partial[tile] = dsink;
+}
+
+/* ---- sums ------------------------------------------------------------------------------------------------------- */
+
+constexpr int SUM_THREADS = 256;
+
+/* out[h] += the sum of the tiles' shares. */
+static __global__ void __launch_bounds__(SUM_THREADS)
+    add_partials_kernel(float *out, const float *partial, int n_tiles) {
+    float sum = 0;
+    for (int i = threadIdx.x; i < n_tiles; i += SUM_THREADS) sum += partial[(int64_t)blockIdx.x * n_tiles + i];
+    sum = sum_threads(sum);
+    if (threadIdx.x == 0) out[blockIdx.x] += sum;
+}
+
+static sp_status add_partials(const backward_task *task, float *out, cudaStream_t stream) {
+    if (!out || !task->n_tiles) return SP_OK;
+    add_partials_kernel<<<task->H, SUM_THREADS, 0, stream>>>(out, task->partial, task->n_tiles);
+    SP_CUDA_LAUNCHED("attention backward: sums over the tiles");
+    return SP_OK;
+}
+
+/* ---- the pass --------------------------------------------------------------------------------------------------- */
+
+static sp_status prepare_rows(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
+    if (!task->n_tiles) return SP_OK;
+    auto *kernel = dtype == SP_DTYPE_BF16 ? prepare_rows_kernel<__nv_bfloat16> : prepare_rows_kernel<__half>;
+    kernel<<<dim3(task->n_tiles, task->H), ROW_THREADS, 0, stream>>>(*task, width / 8);
+    SP_CUDA_LAUNCHED("attention backward: rows");
+    return add_partials(task, task->dsink, stream);
+}
+
+extern "C" sp_status sp_sm80_backward(const sp_attention *problem, void *workspace) {
+    cudaStream_t stream = (cudaStream_t)problem->stream;
+    sp_dtype dtype = problem->q.dtype;
+    int width = padded_width(problem);
+    backward_task task;
+    describe(&task, problem);
+    carve(&task, problem, width, (char *)workspace);
+    if (task.sequences) SP_TRY(write_sequences(&task, problem, width, stream));
+    SP_TRY(prepare_rows(&task, dtype, width, stream));
+    auto *run = width == 64 ? sp_sm80_backward_64 : width == 128 ? sp_sm80_backward_128 : sp_sm80_backward_256;
+    SP_TRY(run(&task, dtype, stream));
+    return add_partials(&task, task.drow_factor, stream);
+}

@@ -1,0 +1,646 @@
+/* Backward by mma.sync, the main kernel.  A group of threads keeps one block of keys and walks over the tiles of queries
+ * that see it, for every query head of the key head:
+ *
+ *   s = k q'   g = v dout'                       keys x queries, each warp for keys of its own
+ *   w, ds from s, g and the rows' facts          docs/softpick.md
+ *   dv += w dout    dk += ds q                   w and ds come out of the products as the next ones take them
+ *   dq_sum += ds' k                              all keys of the block: ds goes through shared memory
+ *
+ * dv and dk stay in registers; dq is summed over the blocks in global memory.  Blocks have tickets, those of a head from
+ * its last keys to its first, and add their shares to a tile's dq in the order of their tickets, each after the one
+ * before has said so in dq_turn: the sum is the same each time, and no block waits for one that has not begun.  Under a
+ * causal mask the block that sees a tile first is also the first to come to it, so that in the steady state none waits.
+ * The first to add stores, so that dq_sum needs no clearing.  With any_order nobody waits, and dq_sum begins as 0.
+ *
+ * Where dk and dv do not fit into the registers of one warp (PARTS = 2), two warps share their keys: each computes w and
+ * ds of half of the queries, passes them on in shared memory, and keeps half of the channels of dk and dv. */
+#ifndef SP_ATTENTION_CUDA_SM80_BACKWARD_CUH
+#define SP_ATTENTION_CUDA_SM80_BACKWARD_CUH
+
+#include "attention/cuda/mma.cuh"
+#include "attention/cuda/sm80_backward_task.cuh"
+#include "device/cuda_check.cuh"
+
+/* How the work on a block is laid out.  WIDTH: channels, padded; KEY_TILES: 16 keys each, of one warp; PASS: queries
+ * whose scores a warp holds at a time; GROUPS: groups of threads that share a multiprocessor. */
+template <int WIDTH_, int KEY_WARPS_, int KEY_TILES_, int PARTS_, int PASS_, int GROUPS_> struct backward_layout {
+    static constexpr int WIDTH = WIDTH_, KEY_WARPS = KEY_WARPS_, KEY_TILES = KEY_TILES_, PARTS = PARTS_, PASS = PASS_,
+                         GROUPS = GROUPS_;
+    static constexpr int QUERIES = TILE_QUERIES, KEYS = KEY_WARPS * KEY_TILES * 16;
+    static constexpr int WARPS = KEY_WARPS * PARTS, THREADS = 32 * WARPS;
+    static constexpr int CHUNKS = WIDTH / 8;              /* of a row of q, k, v, dout */
+    static constexpr int CHANNELS = WIDTH / PARTS;        /* of dk and dv, of one warp */
+    static constexpr int DQ_CHANNELS = 2 * WIDTH / WARPS; /* of dq: a warp computes 32 queries x these */
+    static constexpr int DQ_QUADS = DQ_CHANNELS / 4;      /* groups of four numbers of dq that a thread holds */
+    static_assert(KEYS == block_keys(WIDTH), "cut as the task says");
+};
+
+/* One block of keys of one sequence and key head, and the tiles of queries that see any of them. */
+struct key_block {
+    backward_sequence sequence;
+    int key_head, index;
+    int tile_first, tile_end;
+    int n_steps; /* tiles, of all query heads of the key head */
+};
+
+template <class Layout> struct alignas(128) backward_shared {
+    uint16_t k[Layout::KEYS * Layout::WIDTH], v[Layout::KEYS * Layout::WIDTH];
+    uint16_t q[2][Layout::QUERIES * Layout::WIDTH], dout[2][Layout::QUERIES * Layout::WIDTH];
+    uint16_t ds[2][Layout::KEYS * Layout::QUERIES]; /* keys x queries */
+    uint16_t w[Layout::PARTS == 1 ? 64 : Layout::KEYS * Layout::QUERIES];
+    backward_row rows[2][Layout::QUERIES];
+    key_block block;
+    int *turn_to_pass; /* the counter of the tile that has been added to last */
+};
+
+/* ---- tiles in and out ------------------------------------------------------------------------------------------- */
+
+/* Rows [0, n) of a tensor to shared memory; channels and rows that are not there become 0. */
+template <class Layout, int ROWS>
+static __device__ __forceinline__ void fetch_rows(void *shared, const char *rows, int64_t stride, int width, int n) {
+    constexpr int CHUNKS = Layout::CHUNKS, AT_ONCE = Layout::THREADS / CHUNKS;
+    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
+    int bytes = min(max((width - 8 * chunk) * 2, 0), 16);
+    const char *from = rows + row * stride + chunk * 16;
+    uint32_t to = shared_address(shared);
+#pragma unroll
+    for (int i = 0; i < ROWS / AT_ONCE; i++, row += AT_ONCE, from += AT_ONCE * stride)
+        copy_chunk(to + chunk_offset<Layout::WIDTH>(row, chunk), bytes && row < n ? from : rows, row < n ? bytes : 0);
+}
+
+/* Where a walk over the tiles of the heads of one key head stands. */
+struct tile_walk {
+    int h, tile;
+};
+
+template <class Layout>
+static __device__ __forceinline__ void fetch_tile(backward_shared<Layout> &shared, const backward_task &task,
+                                                  const backward_sequence &sequence, tile_walk at, int stage) {
+    int first = at.tile * TILE_QUERIES, n = sequence.n_q - first, row = sequence.q_first + first;
+    fetch_rows<Layout, TILE_QUERIES>(shared.q[stage], task.q.at(sequence.b, row, at.h), task.q.row, task.q.width, n);
+    fetch_rows<Layout, TILE_QUERIES>(shared.dout[stage], task.dout.at(sequence.b, row, at.h), task.dout.row,
+                                     task.dout.width, n);
+    if (threadIdx.x < TILE_QUERIES)
+        copy_chunk(shared_address(&shared.rows[stage][threadIdx.x]),
+                   task.row_facts + tile_index(task, sequence, at.h, at.tile) * TILE_QUERIES + threadIdx.x, 16);
+}
+
+/* Rows [0, n) from shared memory, their first `width` channels. */
+template <class Layout, int ROWS>
+static __device__ __forceinline__ void write_rows(const uint16_t *shared, char *rows, int64_t stride, int width,
+                                                  int n) {
+    constexpr int CHUNKS = Layout::CHUNKS, AT_ONCE = Layout::THREADS / CHUNKS;
+    int chunk = threadIdx.x % CHUNKS, there = min(max(width - 8 * chunk, 0), 8);
+    for (int row = threadIdx.x / CHUNKS; row < min(n, ROWS); row += AT_ONCE) {
+        const uint16_t *from = shared + chunk_offset<Layout::WIDTH>(row, chunk) / 2;
+        uint16_t *to = reinterpret_cast<uint16_t *>(rows + row * stride) + 8 * chunk;
+        if (there == 8)
+            *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(from);
+        else
+            for (int i = 0; i < there; i++) to[i] = from[i];
+    }
+}
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
+
+/* The address that this lane gives to load_matrices for the 16 x 16 numbers from (row, 8 chunk) on: the four matrices
+ * in the order of a product's a, */
+template <int WIDTH> static __device__ __forceinline__ uint32_t lane_address_a(const void *shared, int row, int chunk) {
+    int lane = threadIdx.x % 32;
+    return shared_address(shared) + chunk_offset<WIDTH>(row + lane % 16, chunk + lane / 16);
+}
+
+/* and with the second and third exchanged. */
+template <int WIDTH> static __device__ __forceinline__ uint32_t lane_address_b(const void *shared, int row, int chunk) {
+    int lane = threadIdx.x % 32;
+    return shared_address(shared) + chunk_offset<WIDTH>(row + lane % 8 + lane / 16 * 8, chunk + lane / 8 % 2);
+}
+
+/* c = a b' over the whole width: `a` addresses this warp's keys, `b` the queries of the pass. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void multiply_rows(float (&c)[Layout::KEY_TILES][Layout::PASS / 8][4], uint32_t a,
+                                                     uint32_t b) {
+#pragma unroll
+    for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < Layout::PASS / 8; j++)
+#pragma unroll
+            for (int x = 0; x < 4; x++) c[i][j][x] = 0;
+#pragma unroll
+    for (int d = 0; d < Layout::WIDTH / 16; d++) {
+        uint32_t left[Layout::KEY_TILES][4];
+#pragma unroll
+        for (int i = 0; i < Layout::KEY_TILES; i++) load_matrices(left[i], chunk_step<Layout::WIDTH>(a, 16 * i, 2 * d));
+#pragma unroll
+        for (int j = 0; j < Layout::PASS / 16; j++) {
+            uint32_t right[4];
+            load_matrices(right, chunk_step<Layout::WIDTH>(b, 16 * j, 2 * d));
+#pragma unroll
+            for (int i = 0; i < Layout::KEY_TILES; i++) {
+                mma_16816<half_t>(c[i][2 * j], left[i], right);
+                mma_16816<half_t>(c[i][2 * j + 1], left[i], right + 2);
+            }
+        }
+    }
+}
+
+/* c += a b for 16 queries: `a` keys x queries in registers, `b` addresses the queries' rows, from this warp's channels
+ * on. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void accumulate(float (&c)[Layout::KEY_TILES][Layout::CHANNELS / 8][4],
+                                                  const uint32_t (&a)[Layout::KEY_TILES][4], uint32_t b) {
+#pragma unroll
+    for (int j = 0; j < Layout::CHANNELS / 16; j++) {
+        uint32_t right[4];
+        load_matrices_transposed(right, chunk_step<Layout::WIDTH>(b, 0, 2 * j));
+#pragma unroll
+        for (int i = 0; i < Layout::KEY_TILES; i++) {
+            mma_16816<half_t>(c[i][2 * j], a[i], right);
+            mma_16816<half_t>(c[i][2 * j + 1], a[i], right + 2);
+        }
+    }
+}
+
+/* Two neighbouring tiles of a product become the a of the next one. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void repack(uint32_t (&a)[Layout::KEY_TILES][4],
+                                              const float (&c)[Layout::KEY_TILES][Layout::PASS / 8][4], int j) {
+#pragma unroll
+    for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+        for (int x = 0; x < 4; x++)
+            a[i][x] = pack_pair<half_t>(c[i][2 * j + x / 2][2 * (x % 2)], c[i][2 * j + x / 2][2 * (x % 2) + 1]);
+}
+
+/* The same to shared memory, keys x queries. */
+template <class Layout>
+static __device__ __forceinline__ void store_packed(uint16_t *shared, const uint32_t (&a)[Layout::KEY_TILES][4],
+                                                    int key, int query) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+        for (int x = 0; x < 4; x++)
+            store_shared(shared_address(shared) +
+                             chunk_offset<TILE_QUERIES>(key + 16 * i + 8 * (x % 2) + lane / 4, query / 8 + x / 2) +
+                             lane % 4 * 4,
+                         a[i][x]);
+}
+
+/* Every number of `a` times `factor`. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void scale_packed(uint32_t (&a)[Layout::KEY_TILES][4], float factor) {
+#pragma unroll
+    for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+        for (int x = 0; x < 4; x++) {
+            float2 pair = unpack_pair<half_t>(a[i][x]);
+            a[i][x] = pack_pair<half_t>(pair.x * factor, pair.y * factor);
+        }
+}
+
+/* ---- scores to weights and gradients ---------------------------------------------------------------------------- */
+
+/* What one pass of a warp looks at: 16 KEY_TILES keys from `key` on, PASS queries from `query` of the tile on. */
+struct score_place {
+    int key, query, tile;
+};
+
+/* Scores that the mask hides weigh nothing. */
+template <class Layout>
+static __device__ __forceinline__ void hide_masked(float (&x)[Layout::KEY_TILES][Layout::PASS / 8][4],
+                                                   const backward_task &task, const backward_sequence &sequence,
+                                                   score_place at) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < Layout::PASS / 8; j++)
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            int t = at.tile * TILE_QUERIES + at.query + 8 * j + lane % 4 * 2 + side;
+            key_range keys = visible_keys(task, sequence, t);
+#pragma unroll
+            for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    int key = at.key + 16 * i + 8 * half + lane / 4;
+                    if (key < keys.first || key >= keys.end) x[i][j][2 * half + side] = -INFINITY;
+                }
+        }
+}
+
+/* Gradients of scores near 0 may exceed what f16 holds: where all scores of a row are, weights rise by 1/eps. */
+template <typename half_t> static __device__ __forceinline__ float within_range(float x) { return x; }
+template <> __device__ __forceinline__ float within_range<__half>(float x) {
+    asm("min.NaN.f32 %0, %0, 0f477FE000;" : "+f"(x));
+    asm("max.NaN.f32 %0, %0, 0fC77FE000;" : "+f"(x));
+    return x;
+}
+
+/* One score: x is log2 of its weight in the exponential family, g its value's gradient; both become what the caller
+ * wants: the weight and the gradient of the score. */
+template <typename half_t, bool SOFTPICK>
+static __device__ __forceinline__ void differentiate(float &x, float &g, const backward_row &row, float dead_gradient) {
+    float u = power_of_two_near(x);
+    bool dead = u <= row.unit; /* not so for NaN */
+    if (SOFTPICK) {
+        g = within_range<half_t>(u * (dead ? dead_gradient : g - row.delta));
+        x = dead ? 0 : u - row.unit;
+    } else {
+        x = dead ? 0 : u;
+        g = x * (g - row.delta);
+    }
+}
+
+/* Whether some query of the tile does not see all keys of the block. */
+template <class Layout>
+static __device__ __forceinline__ bool needs_mask(const backward_task &task, const key_block &block, int tile) {
+    int first = block.index * Layout::KEYS, t = tile * TILE_QUERIES;
+    int last = min(t + TILE_QUERIES, block.sequence.n_q) - 1;
+    return visible_keys(task, block.sequence, t).end < first + Layout::KEYS ||
+           visible_keys(task, block.sequence, last).first > first;
+}
+
+/* Scores and value gradients of a pass become weights and score gradients.  `rows`: of the pass's queries. */
+template <class Layout, typename half_t, bool SOFTPICK>
+static __device__ __forceinline__ void
+weigh(float (&x)[Layout::KEY_TILES][Layout::PASS / 8][4], float (&g)[Layout::KEY_TILES][Layout::PASS / 8][4],
+      const backward_row *rows, const backward_task &task, const key_block &block, score_place at) {
+    int column = threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int j = 0; j < Layout::PASS / 8; j++)
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            const backward_row &row = rows[8 * j + column + side];
+            float scale = row.scale, log2_d = row.log2_d;
+#pragma unroll
+            for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+                for (int half = 0; half < 2; half++)
+                    x[i][j][2 * half + side] = fmaf(x[i][j][2 * half + side], scale, -log2_d);
+        }
+    if (needs_mask<Layout>(task, block, at.tile)) hide_masked<Layout>(x, task, block.sequence, at);
+#pragma unroll
+    for (int j = 0; j < Layout::PASS / 8; j++)
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            const backward_row row = rows[8 * j + column + side];
+            float dead_gradient = task.lambda * row.delta;
+#pragma unroll
+            for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+                for (int half = 0; half < 2; half++)
+                    differentiate<half_t, SOFTPICK>(x[i][j][2 * half + side], g[i][j][2 * half + side], row,
+                                                    dead_gradient);
+        }
+    if (!task.row_factor) return;
+#pragma unroll
+    for (int j = 0; j < Layout::PASS / 8; j++)
+#pragma unroll
+        for (int side = 0; side < 2; side++) {
+            float factor = log_position(block.sequence, at.tile * TILE_QUERIES + at.query + 8 * j + column + side);
+#pragma unroll
+            for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+                for (int half = 0; half < 2; half++) g[i][j][2 * half + side] *= factor;
+        }
+}
+
+/* ---- dq --------------------------------------------------------------------------------------------------------- */
+
+/* Whose turn it is to add to a tile's dq: a counter, and the number it must have reached. */
+struct dq_turn {
+    int *counter;
+    int wanted;
+};
+
+static __device__ __forceinline__ int turn_read(dq_turn turn) {
+    int value;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(turn.counter) : "memory");
+    return value;
+}
+
+/* The next block may add: all that this group of threads added before its last barrier is in place first. */
+static __device__ __forceinline__ void turn_pass(int *counter) {
+    __threadfence();
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+/* Four neighbouring numbers. */
+static __device__ __forceinline__ void add_to(float *sum, const float (&share)[4]) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(sum), "f"(share[0]), "f"(share[1]),
+                 "f"(share[2]), "f"(share[3])
+                 : "memory");
+#else
+    for (int i = 0; i < 4; i++) atomicAdd(sum + i, share[i]);
+#endif
+}
+
+/* Where the i-th four numbers of this thread lie in a tile of dq_sum. */
+template <class Layout> static __device__ __forceinline__ int64_t dq_place(int i) {
+    return ((threadIdx.x / 32 * Layout::DQ_QUADS + i) * 32 + threadIdx.x % 32) * 4;
+}
+
+/* The first query and channel of this warp's part of a tile of dq. */
+template <class Layout> static __device__ __forceinline__ int2 dq_corner() {
+    int warp = threadIdx.x / 32;
+    return make_int2(warp % 2 * 32, warp / 2 * Layout::DQ_CHANNELS);
+}
+
+/* This warp's part of ds' k is added to a tile of dq, or stored there. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void add_dq(float *sum, const uint16_t *ds, const uint16_t *k, bool store) {
+    float c[2][Layout::DQ_CHANNELS / 8][4] = {};
+    int2 corner = dq_corner<Layout>();
+    uint32_t a = lane_address_b<TILE_QUERIES>(ds, 0, corner.x / 8);
+    uint32_t b = lane_address_a<Layout::WIDTH>(k, 0, corner.y / 8);
+#pragma unroll 2
+    for (int key = 0; key < Layout::KEYS; key += 16) {
+        uint32_t left[2][4];
+#pragma unroll
+        for (int i = 0; i < 2; i++) load_matrices_transposed(left[i], chunk_step<TILE_QUERIES>(a, 0, 2 * i));
+#pragma unroll
+        for (int j = 0; j < Layout::DQ_CHANNELS / 16; j++) {
+            uint32_t right[4];
+            load_matrices_transposed(right, chunk_step<Layout::WIDTH>(b, 0, 2 * j));
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                mma_16816<half_t>(c[i][2 * j], left[i], right);
+                mma_16816<half_t>(c[i][2 * j + 1], left[i], right + 2);
+            }
+        }
+        a += 16 * TILE_QUERIES * 2;
+        b += 16 * Layout::WIDTH * 2;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int j = 0; j < Layout::DQ_CHANNELS / 8; j++) {
+            float *place = sum + dq_place<Layout>(i * (Layout::DQ_CHANNELS / 8) + j);
+            if (store)
+                *reinterpret_cast<float4 *>(place) = make_float4(c[i][j][0], c[i][j][1], c[i][j][2], c[i][j][3]);
+            else
+                add_to(place, c[i][j]);
+        }
+}
+
+/* ---- the walk --------------------------------------------------------------------------------------------------- */
+
+/* The first tile of the sequence for which `after` is so; both ends of what tiles see grow with the tile. */
+template <class Condition>
+static __device__ __forceinline__ int first_tile(const backward_sequence &sequence, Condition after) {
+    int low = 0, high = (sequence.n_q + TILE_QUERIES - 1) / TILE_QUERIES;
+    while (low < high) {
+        int middle = (low + high) / 2;
+        if (after(middle))
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+template <class Layout> static __device__ __forceinline__ key_block block_of_item(const backward_task &task, int item) {
+    key_block block;
+    block.sequence = sequence_of_item(task, item);
+    int n_blocks = (block.sequence.n_k_rows + Layout::KEYS - 1) / Layout::KEYS;
+    int rest = item - block.sequence.block_first * task.Hkv;
+    block.key_head = rest / n_blocks;
+    block.index = n_blocks - 1 - rest % n_blocks;
+    int first = block.index * Layout::KEYS;
+    block.tile_first =
+        first_tile(block.sequence, [&](int tile) { return tile_keys(task, block.sequence, tile).end > first; });
+    block.tile_end = first_tile(
+        block.sequence, [&](int tile) { return tile_keys(task, block.sequence, tile).first >= first + Layout::KEYS; });
+    block.n_steps = task.H / task.Hkv * max(block.tile_end - block.tile_first, 0);
+    return block;
+}
+
+/* How many blocks add to the tile before this one. */
+template <class Layout>
+static __device__ __forceinline__ dq_turn turn_of(const backward_task &task, const key_block &block, tile_walk at) {
+    int last_key = tile_keys(task, block.sequence, at.tile).end - 1;
+    return {task.dq_turn + tile_index(task, block.sequence, at.h, at.tile), last_key / Layout::KEYS - block.index};
+}
+
+/* dk or dv of this warp to shared memory, narrowed. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void narrow(uint16_t *shared, float (&c)[Layout::KEY_TILES][Layout::CHANNELS / 8][4],
+                                              float factor, int key, int channel) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < Layout::KEY_TILES; i++)
+#pragma unroll
+        for (int j = 0; j < Layout::CHANNELS / 8; j++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                store_shared(shared_address(shared) +
+                                 chunk_offset<Layout::WIDTH>(key + 16 * i + 8 * half + lane / 4, channel / 8 + j) +
+                                 lane % 4 * 4,
+                             pack_pair<half_t>(c[i][j][2 * half] * factor, c[i][j][2 * half + 1] * factor));
+}
+
+/* The next step's place. */
+static __device__ __forceinline__ tile_walk next_place(const key_block &block, tile_walk at) {
+    at.tile++;
+    if (at.tile == block.tile_end) {
+        at.tile = block.tile_first;
+        at.h++;
+    }
+    return at;
+}
+
+/* Thread 0 takes a block of keys. */
+template <class Layout>
+static __device__ __forceinline__ void take_block(backward_shared<Layout> &shared, const backward_task &task) {
+    if (threadIdx.x == 0) /* with tickets: a group of threads may begin before one of a lower index */
+        shared.block = block_of_item<Layout>(task, task.any_order ? (int)blockIdx.x : atomicAdd(task.ticket, 1));
+    __syncthreads();
+}
+
+/* Queues the block's keys and values. */
+template <class Layout>
+static __device__ __forceinline__ void fetch_block(backward_shared<Layout> &shared, const backward_task &task) {
+    const key_block &block = shared.block;
+    const backward_sequence &sequence = block.sequence;
+    int first = block.index * Layout::KEYS, row = sequence.k_first + first, n = sequence.n_k - first;
+    fetch_rows<Layout, Layout::KEYS>(shared.k, task.k.at(sequence.b, row, block.key_head), task.k.row, task.k.width, n);
+    fetch_rows<Layout, Layout::KEYS>(shared.v, task.v.at(sequence.b, row, block.key_head), task.v.row, task.v.width, n);
+}
+
+/* Writes dk and dv, which lie narrowed where k and v were. */
+template <class Layout>
+static __device__ __forceinline__ void write_block(const backward_shared<Layout> &shared, const backward_task &task) {
+    const key_block &block = shared.block;
+    const backward_sequence &sequence = block.sequence;
+    int first = block.index * Layout::KEYS, row = sequence.k_first + first, n = sequence.n_k_rows - first;
+    write_rows<Layout, Layout::KEYS>(shared.k, task.dk.at(sequence.b, row, block.key_head), task.dk.row, task.dk.width,
+                                     n);
+    write_rows<Layout, Layout::KEYS>(shared.v, task.dv.at(sequence.b, row, block.key_head), task.dv.row, task.dv.width,
+                                     n);
+}
+
+template <class Layout, typename half_t, bool SOFTPICK>
+__global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
+    sp_backward_kernel(const __grid_constant__ backward_task task) {
+    extern __shared__ char memory[];
+    auto &shared = *reinterpret_cast<backward_shared<Layout> *>(memory);
+    const key_block &block = shared.block;
+    constexpr int WIDTH = Layout::WIDTH, KEY_TILES = Layout::KEY_TILES, OWN_QUERIES = TILE_QUERIES / Layout::PARTS;
+    const int warp = threadIdx.x / 32, part = warp % Layout::PARTS;
+    const int own_key = warp / Layout::PARTS * KEY_TILES * 16, own_channel = part * Layout::CHANNELS;
+
+    take_block(shared, task);
+    tile_walk at = {block.key_head * (task.H / task.Hkv), block.tile_first};
+    fetch_block(shared, task);
+    if (block.n_steps > 0) fetch_tile(shared, task, block.sequence, at, 0);
+    copies_commit();
+    if (block.n_steps > 1) fetch_tile(shared, task, block.sequence, next_place(block, at), 1);
+    copies_commit();
+    copies_wait<1>();
+    __syncthreads();
+
+    float dk[KEY_TILES][Layout::CHANNELS / 8][4] = {}, dv[KEY_TILES][Layout::CHANNELS / 8][4] = {};
+    for (int step = 0; step < block.n_steps; step++, at = next_place(block, at)) {
+        const int stage = step % 2;
+        /* one thread speaks for all to other blocks */
+        auto speaks = [&]() { return !task.any_order && threadIdx.x == step % Layout::WARPS * 32; };
+        int turn_now = speaks() ? turn_read(turn_of<Layout>(task, block, at)) : 0;
+
+        auto accumulate_both = [&](uint32_t(&w)[KEY_TILES][4], uint32_t(&ds)[KEY_TILES][4], int query) {
+            accumulate<Layout, half_t>(dv, w, lane_address_a<WIDTH>(shared.dout[stage], query, own_channel / 8));
+            if (task.row_factor) scale_packed<Layout, half_t>(ds, task.row_factor[at.h]);
+            accumulate<Layout, half_t>(dk, ds, lane_address_a<WIDTH>(shared.q[stage], query, own_channel / 8));
+        };
+#pragma unroll 1
+        for (int query = part * OWN_QUERIES; query < (part + 1) * OWN_QUERIES; query += Layout::PASS) {
+            float x[KEY_TILES][Layout::PASS / 8][4], g[KEY_TILES][Layout::PASS / 8][4];
+            multiply_rows<Layout, half_t>(x, lane_address_a<WIDTH>(shared.k, own_key, 0),
+                                          lane_address_b<WIDTH>(shared.q[stage], query, 0));
+            multiply_rows<Layout, half_t>(g, lane_address_a<WIDTH>(shared.v, own_key, 0),
+                                          lane_address_b<WIDTH>(shared.dout[stage], query, 0));
+            weigh<Layout, half_t, SOFTPICK>(x, g, shared.rows[stage] + query, task, block,
+                                            {block.index * Layout::KEYS + own_key, query, at.tile});
+#pragma unroll
+            for (int j = 0; j < Layout::PASS / 16; j++) {
+                uint32_t w[KEY_TILES][4], ds[KEY_TILES][4];
+                repack<Layout, half_t>(w, x, j);
+                repack<Layout, half_t>(ds, g, j);
+                store_packed<Layout>(shared.ds[stage], ds, own_key, query + 16 * j);
+                if (Layout::PARTS > 1)
+                    store_packed<Layout>(shared.w, w, own_key, query + 16 * j);
+                else
+                    accumulate_both(w, ds, query + 16 * j);
+            }
+        }
+        if (Layout::PARTS > 1) { /* a barrier of the warps that share keys */
+            asm volatile("bar.sync %0, %1;" ::"r"(1 + warp / Layout::PARTS), "n"(32 * Layout::PARTS) : "memory");
+#pragma unroll 1
+            for (int query = 0; query < TILE_QUERIES; query += 16) {
+                uint32_t w[KEY_TILES][4], ds[KEY_TILES][4];
+#pragma unroll
+                for (int i = 0; i < KEY_TILES; i++) {
+                    load_matrices(w[i], lane_address_a<TILE_QUERIES>(shared.w, own_key + 16 * i, query / 8));
+                    load_matrices(ds[i], lane_address_a<TILE_QUERIES>(shared.ds[stage], own_key + 16 * i, query / 8));
+                }
+                accumulate_both(w, ds, query);
+            }
+        }
+
+        copies_wait<0>();
+        const dq_turn turn = turn_of<Layout>(task, block, at);
+        while (speaks() && turn_now < turn.wanted) turn_now = turn_read(turn);
+        __syncthreads(); /* ds is whole, the next tile is there, this one is done with, and it is our turn */
+        if (speaks()) {
+            if (step > 0) turn_pass(shared.turn_to_pass);
+            shared.turn_to_pass = turn.counter;
+        }
+        if (step + 2 < block.n_steps)
+            fetch_tile(shared, task, block.sequence, next_place(block, next_place(block, at)), stage);
+        copies_commit();
+        add_dq<Layout, half_t>(task.dq_sum +
+                                   tile_index(task, block.sequence, at.h, at.tile) * (TILE_QUERIES * Layout::WIDTH),
+                               shared.ds[stage], shared.k, !task.any_order && turn.wanted == 0);
+    }
+    __syncthreads();
+    if (!task.any_order && block.n_steps > 0 && threadIdx.x == 0) turn_pass(shared.turn_to_pass);
+
+    narrow<Layout, half_t>(shared.k, dk, task.scale, own_key, own_channel);
+    narrow<Layout, half_t>(shared.v, dv, 1, own_key, own_channel);
+    __syncthreads();
+    write_block(shared, task);
+}
+
+/* ---- dq, narrowed ----------------------------------------------------------------------------------------------- */
+
+/* One tile of one head: dq = scale * row factor * dq_sum, and what the tile adds to drow_factor. */
+template <class Layout, typename half_t>
+__global__ void __launch_bounds__(Layout::THREADS)
+    sp_backward_narrow_kernel(const __grid_constant__ backward_task task) {
+    __shared__ alignas(16) uint16_t rows[TILE_QUERIES * Layout::WIDTH];
+    __shared__ float warp_sums[Layout::WARPS];
+    const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
+    const int h = blockIdx.y, tile = blockIdx.x - sequence.tile_first, lane = threadIdx.x % 32;
+    const int first = tile * TILE_QUERIES, n = sequence.n_q - first;
+    const key_range keys = tile_keys(task, sequence, tile);
+    const bool seen = keys.end > keys.first; /* else no block has been here */
+    const float *sum = task.dq_sum + ((int64_t)h * task.n_tiles + blockIdx.x) * (TILE_QUERIES * Layout::WIDTH);
+    const float factor = task.scale * (task.row_factor ? task.row_factor[h] : 1);
+    const int2 corner = dq_corner<Layout>();
+    float gradient = 0;
+#pragma unroll
+    for (int i = 0; i < Layout::DQ_QUADS; i++) {
+        float4 four = seen ? *reinterpret_cast<const float4 *>(sum + dq_place<Layout>(i)) : make_float4(0, 0, 0, 0);
+        const float c[2][2] = {{four.x, four.y}, {four.z, four.w}};
+        int across = Layout::DQ_CHANNELS / 8, channel = corner.y + i % across * 8 + lane % 4 * 2;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int query = corner.x + i / across * 16 + half * 8 + lane / 4;
+            store_shared(shared_address(rows) + chunk_offset<Layout::WIDTH>(query, channel / 8) + channel % 8 * 2,
+                         pack_pair<half_t>(c[half][0] * factor, c[half][1] * factor));
+            if (!task.drow_factor || query >= n) continue;
+            auto *q = reinterpret_cast<const half_t *>(task.q.at(sequence.b, sequence.q_first + first + query, h));
+            for (int side = 0; side < 2; side++)
+                if (channel + side < task.q.width) gradient += (float)q[channel + side] * c[half][side];
+        }
+    }
+    __syncthreads();
+    write_rows<Layout, TILE_QUERIES>(rows, task.dq.at(sequence.b, sequence.q_first + first, h), task.dq.row,
+                                     task.dq.width, n);
+    if (!task.drow_factor) return;
+    for (int i = 16; i > 0; i /= 2) gradient += __shfl_xor_sync(0xffffffff, gradient, i);
+    if (lane == 0) warp_sums[threadIdx.x / 32] = gradient;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int i = 1; i < Layout::WARPS; i++) gradient += warp_sums[i];
+    task.partial[(int64_t)h * task.n_tiles + blockIdx.x] = gradient * task.scale;
+}
+
+/* ---- launching -------------------------------------------------------------------------------------------------- */
+
+template <class Layout, typename half_t, bool SOFTPICK>
+static sp_status launch_backward(const backward_task *task, cudaStream_t stream) {
+    auto *kernel = sp_backward_kernel<Layout, half_t, SOFTPICK>;
+    constexpr int bytes = sizeof(backward_shared<Layout>);
+    if (task->n_blocks > 0) {
+        SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        kernel<<<task->n_blocks * task->Hkv, Layout::THREADS, bytes, stream>>>(*task);
+        SP_CUDA_LAUNCHED("attention backward");
+    }
+    if (task->n_tiles > 0) {
+        sp_backward_narrow_kernel<Layout, half_t><<<dim3(task->n_tiles, task->H), Layout::THREADS, 0, stream>>>(*task);
+        SP_CUDA_LAUNCHED("attention backward: dq");
+    }
+    return SP_OK;
+}
+
+template <class Layout>
+static sp_status launch_backward_of(const backward_task *task, sp_dtype dtype, cudaStream_t stream) {
+    if (dtype == SP_DTYPE_BF16)
+        return task->softpick ? launch_backward<Layout, __nv_bfloat16, true>(task, stream)
+                              : launch_backward<Layout, __nv_bfloat16, false>(task, stream);
+    return task->softpick ? launch_backward<Layout, __half, true>(task, stream)
+                          : launch_backward<Layout, __half, false>(task, stream);
+}
+
+#endif
