@@ -25,6 +25,9 @@ wrong() {
     sed 's/^/    /' out err
 }
 
+# Is there a GPU that can be used?
+has_gpu() { "$tool" info --json 2>/dev/null | grep -q '"usable": true'; }
+
 # says FILE WORDS
 says() { grep -qF -e "$2" "$1" || wrong "\"$2\" is not in $1"; }
 silent() { [ ! -s "$1" ] || wrong "something was written to $1"; }

@@ -46,6 +46,39 @@ says err '--lambda: "nan"'
 expect 2 bench attention shape
 says err '"shape": no argument is expected'
 
+# training steps
+expect 2 bench train --preset paper
+says err '--preset: there is no "paper"'
+expect 2 bench train --steps 0
+says err "--steps: 0 is not between"
+expect 2 bench train --length 9000
+says err "--length: 9000 tokens, the model has 8192 positions"
+expect 1 bench train --preset paper-340m --batch 60000
+says err "a batch of 60000 x 4096 tokens needs"
+says err "it would fit with --batch"
+one_line
+expect 1 bench train --device cuda:9999
+says err "CUDA device 9999 was asked for"
+one_line
+expect 0 bench train --preset demo --steps 3
+says out "3 layers, width 96, 3 heads, ffn 256, vocabulary 2048"
+says out "4 x 64 tokens, 3 steps timed, 3 profiled"
+says err "memory on cpu, GiB: parameters"
+expect 0 bench train --preset demo --steps 2 --batch 3 --length 32 --layers 2 --recompute --json
+cat >check.py <<'END'
+import json
+d = json.load(open("out"))
+assert d["preset"] == "demo" and d["batch"] == 3 and d["length"] == 32 and d["layers"] == 2 and d["recompute"] is True
+assert d["steps"] == 2 and d["device"] == "cpu" and d["device_name"] and d["peak_memory_bytes"] > 0
+assert d["model_flop_utilisation"] is None and d["queue_seconds"] is None
+assert abs(sum(d["step_shares"].values()) - 1) < 1e-9 and d["step_shares"]["matmul"] > 0
+assert 0 < d["step_seconds"] and d["tokens_per_second_best"] >= d["tokens_per_second"] > 0
+# 6 per weight and token but the embedding's, and attention: 12 a pair of query and key, head channel and layer
+flops = 6 * 96 * (d["parameters"] - 2048 * 96) + 3 * 12 * 2 * 96 * 32 * 33 / 2
+assert abs(d["tflops"] * 1e12 * 96 / d["tokens_per_second"] / flops - 1) < 1e-9
+END
+python3 check.py 2>err || wrong "the JSON document is not as expected"
+
 # the table: what the machine can do, a row for each combination, refusals with their reasons
 # shellcheck disable=SC2086
 {

@@ -77,6 +77,17 @@ expect 2 info --attention sofpick
 says err "--attention: "
 expect 2 info --heads 8 --kv-heads 3
 says err "--heads: 8 is not a multiple of --kv-heads 3"
+expect 2 info --device cuda:x
+says err '--device: "cuda:x" is not cpu, cuda (the first GPU) or cuda:N'
+expect 0 info --device cuda --dtype bf16
+says out "cuda:0, bf16"
+says out "GPUs"
+has_gpu || says out "  none: CUDA device 0 was asked for"
+for command in train generate measure "bench train"; do
+    # shellcheck disable=SC2086 # words
+    expect 2 $command --device gpu
+    says err '--device: "gpu" is not cpu, cuda (the first GPU) or cuda:N'
+done
 export SP_CPU=scalar
 expect 0 info --json
 says out '"features": [],'

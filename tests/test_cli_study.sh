@@ -94,7 +94,7 @@ stop_in() {
 stop_in softmax
 stop_in softpick
 # shellcheck disable=SC2086
-study $small --out "$work/b"
+study $small --out "$work/b" --recompute
 [ "$code" = 0 ] || wrong "exit code $code after two stops"
 cat >"$work/same.py" <<'END'
 import json, sys
@@ -114,12 +114,17 @@ refused 2 "finished study" $small --out "$work/a"
 rm "$work/b/results.json"
 # shellcheck disable=SC2086
 refused 2 "length is 32 there and 16 here" $small --length 16 --out "$work/b"
+# shellcheck disable=SC2086
+refused 2 'dtype is "auto" there and "f32" here' $small --dtype f32 --out "$work/b"
 refused 2 "text is missing" --out "$work/c"
 refused 2 "out is missing" --text "$work/text.txt"
 refused 2 "demoo" --text "$work/text.txt" --preset demoo --out "$work/c"
 refused 2 "hardmax" --text "$work/text.txt" --attention softmax,hardmax --out "$work/c"
 refused 2 "stands twice" --text "$work/text.txt" --attention softmax,softmax --out "$work/c"
 refused 2 "5 heads" --text "$work/text.txt" --width 96 --heads 5 --out "$work/c"
+refused 2 "gpu" --text "$work/text.txt" --device gpu --out "$work/c"
+refused 1 "CUDA device 9999 was asked for" --text "$work/text.txt" --device cuda:9999 --out "$work/c"
+refused 1 "GiB that are free" --text "$work/text.txt" --preset paper-1.8b --batch 4096 --out "$work/c"
 refused 2 "f16" --text "$work/text.txt" --dtype f16 --out "$work/c"
 refused 2 "foo" --text "$work/text.txt" --packing foo --out "$work/c"
 refused 2 "steps" --text "$work/text.txt" --steps 0 --minutes 0 --out "$work/c"

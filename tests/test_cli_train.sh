@@ -35,6 +35,19 @@ done
     says err "length: 20000 tokens, the model has 8192 positions"
     one_line
 
+    # more than there is
+    expect 1 train $tiny --out run --width 512 --layers 8 --length 8000 --batch 60000 --accumulate 2
+    says err "GiB that are free (cpu): it would fit with --batch"
+    says err "--accumulate"
+    one_line
+    [ ! -e run ] || wrong "the run's folder was made"
+    expect 1 train $tiny --out run --device cuda:9999
+    says err "CUDA device 9999 was asked for"
+    one_line
+    expect 1 train $tiny --out run --device cuda --dtype f32
+    one_line
+    [ ! -e run ] || wrong "the run's folder was made"
+
     # bad files
     expect 3 train $tiny --data nowhere --out run
     says err "nowhere"
@@ -59,6 +72,9 @@ done
     }
     says err "step 4/4"
     says err "saved run/step-00000004"
+    says err "memory on cpu, GiB: parameters 0.00, gradients 0.00, optimizer 0.00, activations"
+    expect 0 train $tiny --out less --steps 4 --recompute
+    cmp -s run/step-00000004/model.safetensors less/step-00000004/model.safetensors || wrong "--recompute changes the weights"
 
     # resumption
     expect 2 train $tiny --out run --steps 4

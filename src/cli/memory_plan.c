@@ -46,11 +46,11 @@ static sp_status longest_length(int64_t *T, const cli_run_shape *run, int64_t fr
     return SP_OK;
 }
 
-/* " --batch 4 --accumulate 8 --recompute": what differs from the run. */
+/* " --batch 4 --accumulate 8 --recompute": what differs from the run.  B 0: there is none. */
 static void format_settings(char *out, int64_t out_bytes, const cli_run_shape *run, int64_t B, bool recompute) {
     char batch[64] = "", accumulate[64] = "";
-    if (B < run->B) snprintf(batch, sizeof batch, " --batch %" PRId64, B);
-    if (B < run->B && run->accumulate)
+    if (B > 0 && B < run->B) snprintf(batch, sizeof batch, " --batch %" PRId64, B);
+    if (B > 0 && B < run->B && run->accumulate)
         snprintf(accumulate, sizeof accumulate, " --accumulate %" PRId64, run->B * run->accumulate / B);
     snprintf(out, (size_t)out_bytes, "%s%s%s", batch, accumulate, recompute ? " --recompute" : "");
 }

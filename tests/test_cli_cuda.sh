@@ -1,0 +1,138 @@
+#!/bin/sh
+# The tool on a GPU: study, train, resume, measure, generate, bench train.  Exit status 77 (skipped) where there is none.
+# Usage: test_cli_cuda.sh TOOL
+set -u
+# shellcheck source=cli_support.sh
+. "$(dirname "$0")/cli_support.sh"
+has_gpu || {
+    echo "skipped: no GPU that can be used"
+    exit 77
+}
+
+# python3 on standard input; a failed assertion is a failure
+python() {
+    python3 - >out 2>err || wrong "not as expected"
+}
+
+awk 'BEGIN { for (i = 0; i < 3000; i++) printf "line %d says the %d and the %d%s", i, i % 7, i * i % 11, ".\n" }' >text.txt
+expect 0 tokenize --text text.txt --out shards --vocabulary 300
+shape="--layers 2 --heads 2 --kv-heads 1 --width 64 --batch 4 --length 64"
+tiny="--data shards $shape --device cuda --schedule constant --warmup 5 --learning-rate 3e-3"
+
+# ---- what is there, and what is refused ----
+expect 0 info --device cuda --dtype bf16
+says out "  cuda:0  "
+says out "    > sm"
+# shellcheck disable=SC2086 # words
+{
+    expect 1 train $tiny --out no --dtype f32
+    says err "on a GPU a model computes in bf16"
+    one_line
+    expect 1 train $tiny --out no --width 512 --layers 8 --length 8000 --batch 60000
+    says err "GiB that are free (cuda:0): it would fit with --batch"
+    one_line
+    expect 1 train $tiny --out no --device cuda:9999
+    says err "CUDA device 9999 was asked for"
+    one_line
+}
+[ ! -e no ] || wrong "a folder was made"
+
+# ---- a run, the same run killed and resumed, the same run recomputing ----
+# shellcheck disable=SC2086
+{
+    expect 0 train $tiny --out whole --steps 400 --checkpoint-every 20 --validate-every 100
+    says err "memory on cuda:0, GiB: parameters"
+    "$tool" train $tiny --out victim --steps 400 --checkpoint-every 20 --validate-every 100 >out 2>err &
+    child=$!
+    tries=0
+    until [ -d victim/step-00000040 ] || [ $tries -gt 600 ]; do
+        sleep 0.02
+        tries=$((tries + 1))
+    done
+    kill -9 "$child" 2>/dev/null
+    wait "$child" 2>/dev/null
+    last="softpick train, killed"
+    [ ! -d victim/step-00000400 ] || wrong "it ended before it could be killed"
+    expect 0 train --data shards --out victim --device cuda --resume
+    says out "steps            400"
+    for file in model.safetensors training.safetensors training.json; do
+        cmp -s "whole/step-00000400/$file" "victim/step-00000400/$file" || wrong "$file differs after a resumption"
+    done
+    expect 0 train $tiny --out again --steps 400 --recompute
+    cmp -s whole/step-00000400/model.safetensors again/step-00000400/model.safetensors ||
+        wrong "--recompute changes the weights"
+}
+
+# ---- the CPU's losses are near; a run of the CPU goes on here ----
+# shellcheck disable=SC2086
+expect 0 train $tiny --out cpu --device cpu --dtype bf16 --steps 20
+expect 0 train --data shards --out cpu --device cuda --resume --steps 30
+says out "steps            30"
+last="losses on the GPU and on the CPU"
+python <<'END'
+import json
+def losses(run):
+    return [line["loss"] for line in map(json.loads, open(run + "/log.jsonl")) if line["event"] == "step"]
+gpu, cpu = losses("whole"), losses("cpu")
+difference = max(abs(a - b) for a, b in zip(gpu[:20], cpu[:20]))
+print("largest difference of 20 losses:", difference)
+assert difference < 0.01 and gpu[0] != cpu[0]
+assert gpu[399] < 1.5 < 4 < gpu[0], (gpu[0], gpu[399])
+assert cpu[29] < cpu[0]
+END
+grep largest out
+
+# ---- measures and texts ----
+expect 0 measure whole --data shards --length 64 --samples 8 --device cuda --json
+cp out gpu.json
+expect 0 measure whole --data shards --length 64 --samples 8 --dtype bf16 --json
+cp out cpu.json
+last="softpick measure on the GPU and on the CPU"
+python <<'END'
+import json
+gpu, cpu = (json.load(open(name))["measures"] for name in ("gpu.json", "cpu.json"))
+assert list(gpu) == list(cpu)
+for name in gpu:
+    a, b = gpu[name]["value"], cpu[name]["value"]
+    print(name, a, b)
+    assert abs(a - b) <= 0.02 * max(1, abs(b)), (name, a, b)
+END
+cat out
+expect 0 generate whole --device cuda --prompt "line 12 says" --tokens 40 --temperature 0
+cp out first
+expect 0 generate whole --device cuda --prompt "line 12 says" --tokens 40 --temperature 0
+cmp -s out first || wrong "the same prompt went on in another way"
+says out "line 12 says the "
+
+# ---- a study ----
+# shellcheck disable=SC2086
+expect 0 study --text text.txt $shape --vocabulary 300 --steps 40 --samples 4 --device cuda --out study --json
+last="softpick study"
+cp out study.json
+python <<'END'
+import json, math
+r = json.load(open("study.json"))
+assert r["machine"]["device"] == "cuda:0" and r["machine"]["matmul_variant"] == "cublaslt"
+assert r["machine"]["attention_variant"].startswith("sm") and r["settings"]["dtype"] == "bf16"
+for name, m in r["models"].items():
+    assert m["steps"] == 40 and m["skipped_steps"] == 0 and m["validation_loss"] < 5
+    for key in "sink_rate sparsity kurtosis silent_heads row_mass".split():
+        assert math.isfinite(m[key]), key
+assert r["models"]["softmax"]["sparsity"] == 0 and r["models"]["softpick"]["sparsity"] > 0.01
+END
+[ -s study/report.html ] || wrong "no page"
+
+# ---- timing ----
+expect 0 bench train --device cuda --preset demo --steps 5 --json
+last="softpick bench train"
+cp out bench.json
+python <<'END'
+import json
+d = json.load(open("bench.json"))
+assert d["device"] == "cuda:0" and d["matmul"] == "cublaslt" and d["steps"] == 5
+assert d["peak_memory_bytes"] > 0 and 0 < d["queue_seconds"] < 1
+assert abs(sum(d["step_shares"].values()) - 1) < 1e-9 and d["step_shares"]["attention"] > 0
+assert d["model_flop_utilisation"] is None or 0 < d["model_flop_utilisation"] < 1
+END
+
+finish
