@@ -363,6 +363,12 @@ static inline int agree_index(const char *variant) {
     return -1;
 }
 
+/* Whether row i of the table computes here and in host memory; rows for a GPU have tests of their own. */
+static inline bool agree_on_cpu(int i) {
+    const sp_variant *row = sp_variant_at(&sp_attention_table, i);
+    return !(row->needs & ~sp_cpu_features()) && !((const sp_attention_row *)row)->gpu;
+}
+
 /* Runs a pass by the variant that SP_ATTENTION names.  False if it refuses the problem. */
 static inline bool agree_run(attention_case *c, const char *variant, sp_attention_pass pass, int n_threads,
                              sp_status *status) {
@@ -400,7 +406,7 @@ static inline bool agree_with_each_variant(bool (*check)(const char *variant, vo
     bool all = true;
     for (int i = 0; i < sp_attention_table.n_rows; i++) {
         const sp_variant *row = sp_variant_at(&sp_attention_table, i);
-        if (row->needs & ~sp_cpu_features()) continue;
+        if (!agree_on_cpu(i)) continue;
         setenv("SP_ATTENTION", row->name, 1);
         all = check(row->name, user) && all;
         unsetenv("SP_ATTENTION");
@@ -428,9 +434,9 @@ static inline bool agree_tell(sp_attention_pass pass) {
     bool all = true;
     for (int i = 0; i < sp_attention_table.n_rows; i++) {
         const sp_variant *row = sp_variant_at(&sp_attention_table, i);
-        bool lacking = row->needs & ~sp_cpu_features();
+        bool lacking = !agree_on_cpu(i);
         printf("%s by %s: %d cases, %d refused%s\n", sp_attention_pass_name(pass), row->name, agree_ran[i][pass],
-               agree_refused[i][pass], lacking ? " (the CPU lacks what it needs)" : "");
+               agree_refused[i][pass], lacking ? " (not for this CPU)" : "");
         bool forward_alone = pass == SP_ATTENTION_BACKWARD && row->needs & SP_CPU_AVX512_BF16;
         all = all && (lacking || forward_alone || agree_ran[i][pass] > 0);
     }

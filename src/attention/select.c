@@ -1,5 +1,5 @@
-/* Which code computes an attention problem: the table of variants, best first.  The scalar row takes all that any row
- * takes.  To add a row: its body in cpu/, and a line here. */
+/* Which code computes an attention problem: the table of variants, best first, those for the CPU before those for GPUs.
+ * The scalar row takes all that any row of the CPU takes.  To add a row: its body in cpu/ or cuda/, and a line here. */
 #include "attention/select.h"
 
 #include <string.h>
@@ -10,6 +10,9 @@
 #include "attention/cpu/pairs_backward.h"
 #include "base/status.h"
 #include "softpick/device.h"
+#if SP_WITH_CUDA
+#include "attention/cuda/sm80.h"
+#endif
 
 static bool on_cpu(const void *asked, const char **why) {
     const sp_attention *problem = ((const sp_attention_question *)asked)->problem;
@@ -95,20 +98,61 @@ static bool on_dots(const void *asked, const char **why) {
 enum { AVX512_BF16 = SP_CPU_AVX2 | SP_CPU_AVX512 | SP_CPU_AVX512_BF16, AMX = AVX512_BF16 | SP_CPU_AMX_BF16 };
 #endif
 
+#if SP_WITH_CUDA
+static bool on_sm80(const void *asked, const char **why) {
+    const sp_attention_question *question = asked;
+    return sp_sm80_accepts(question->problem, question->pass, why);
+}
+
+static sp_status workspace_sm80(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
+    (void)n_threads;
+    switch (pass) {
+    default: return sp_sm80_forward_workspace(problem, n_bytes);
+    }
+}
+
+static sp_status run_sm80(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
+    (void)n_threads;
+    switch (pass) {
+    default: return sp_sm80_forward(problem, workspace);
+    }
+}
+
+static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_function function, void *user);
+#endif
+
 static const sp_attention_row rows[] = {
 #if defined(__x86_64__)
-    {{"amx", AMX, on_pairs}, workspace_pairs, run_amx, rows_avx512},
-    {{"avx512_bf16", AVX512_BF16, on_dots}, workspace_pairs, run_avx512_bf16, rows_avx512},
-    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, workspace_cpu, run_avx512, rows_avx512},
-    {{"avx2", SP_CPU_AVX2, on_cpu}, workspace_cpu, run_avx2, rows_avx2},
+    {{"amx", AMX, on_pairs}, workspace_pairs, run_amx, rows_avx512, false},
+    {{"avx512_bf16", AVX512_BF16, on_dots}, workspace_pairs, run_avx512_bf16, rows_avx512, false},
+    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, workspace_cpu, run_avx512, rows_avx512, false},
+    {{"avx2", SP_CPU_AVX2, on_cpu}, workspace_cpu, run_avx2, rows_avx2, false},
 #elif defined(__aarch64__)
-    {{"neon", SP_CPU_NEON, on_cpu}, workspace_cpu, run_neon, rows_neon},
+    {{"neon", SP_CPU_NEON, on_cpu}, workspace_cpu, run_neon, rows_neon, false},
 #endif
-    {{"scalar", 0, on_cpu}, workspace_cpu, run_scalar, rows_scalar},
+    {{"scalar", 0, on_cpu}, workspace_cpu, run_scalar, rows_scalar, false},
+#if SP_WITH_CUDA
+    {{"sm80", 0, on_sm80}, workspace_sm80, run_sm80, rows_sm80, true},
+#endif
 };
 
 const sp_variant_table sp_attention_table = {
     .variable = "SP_ATTENTION", .rows = rows, .row_bytes = sizeof *rows, .n_rows = sizeof rows / sizeof *rows};
+
+#if SP_WITH_CUDA
+/* By the best row of the CPU, whatever row the environment names for the GPU. */
+static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_function function, void *user) {
+    sp_attention host;
+    const char *why = "";
+    sp_status status = SP_UNSUPPORTED;
+    SP_TRY(sp_sm80_keys_download(problem, &host));
+    sp_attention_question question = {&host, SP_ATTENTION_FORWARD};
+    for (int i = 0; i < sp_attention_table.n_rows && status == SP_UNSUPPORTED; i++)
+        if (sp_variant_takes(&sp_attention_table, i, &question, &why)) status = rows[i].rows(&host, function, user);
+    sp_sm80_keys_release(&host);
+    return status;
+}
+#endif
 
 sp_status sp_attention_select(const sp_attention *problem, sp_attention_pass pass, const sp_attention_row **row) {
     sp_attention_question question = {problem, pass};

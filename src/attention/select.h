@@ -10,6 +10,7 @@ typedef struct sp_attention_row {
     sp_status (*workspace)(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes);
     sp_status (*run)(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace);
     sp_status (*rows)(const sp_attention *problem, sp_attention_row_function function, void *user);
+    bool gpu; /* takes tensors on a GPU, the others tensors in host memory */
 } sp_attention_row;
 
 typedef struct sp_attention_question {
