@@ -1,7 +1,7 @@
 /* Times attention on the first GPU: bf16, causal, 16384 tokens of width 2048 in sequences of several lengths.  Before a
  * shape is timed, its last rows are held against the definition.
  *
- *   bench_attention_cuda [NORMALIZER [PASS]]     softpick; forward, backward or backward_any_order; all of them
+ *   bench_attention_cuda [NORMALIZER [PASS [D]]]     softpick; forward, backward or backward_any_order; 64 or 128
  *
  * A pass counts 4 D floating-point operations for each query and key that see each other, backward 10 D. */
 #include <math.h>
@@ -207,9 +207,10 @@ done:
 
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 
-static sp_status bench(bench_case *c, const char *pass_name) {
+static sp_status bench(bench_case *c, const char *pass_name, int64_t only) {
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         int64_t D = shapes[s].D, T = shapes[s].T;
+        if (only && D != only) continue;
         double pairs = (double)(TOKENS / T) * (WIDTH / D) * T * (T + 1) / 2;
         case_shape(c, D, T);
         printf("D %3lld T %5lld ", (long long)D, (long long)T);
@@ -237,7 +238,7 @@ int main(int argc, char **argv) {
     SP_TRY_OR_DONE(sp_device_open(&device, 1));
     SP_TRY_OR_DONE(case_open(&c, device));
     SP_TRY_OR_DONE(sp_normalizer_find(&c.problem.normalizer, argc > 1 ? argv[1] : "softpick"));
-    status = bench(&c, argc > 2 ? argv[2] : NULL);
+    status = bench(&c, argc > 2 ? argv[2] : NULL, argc > 3 ? atoll(argv[3]) : 0);
 done:
     if (status != SP_OK) fprintf(stderr, "%s\n", sp_last_message());
     if (device) case_close(&c);

@@ -123,16 +123,16 @@ static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_functio
 
 static const sp_attention_row rows[] = {
 #if defined(__x86_64__)
-    {{"amx", AMX, on_pairs}, workspace_pairs, run_amx, rows_avx512, false},
-    {{"avx512_bf16", AVX512_BF16, on_dots}, workspace_pairs, run_avx512_bf16, rows_avx512, false},
-    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, workspace_cpu, run_avx512, rows_avx512, false},
-    {{"avx2", SP_CPU_AVX2, on_cpu}, workspace_cpu, run_avx2, rows_avx2, false},
+    {{"amx", AMX, on_pairs}, workspace_pairs, run_amx, rows_avx512, NULL, false},
+    {{"avx512_bf16", AVX512_BF16, on_dots}, workspace_pairs, run_avx512_bf16, rows_avx512, NULL, false},
+    {{"avx512", SP_CPU_AVX2 | SP_CPU_AVX512, on_cpu}, workspace_cpu, run_avx512, rows_avx512, NULL, false},
+    {{"avx2", SP_CPU_AVX2, on_cpu}, workspace_cpu, run_avx2, rows_avx2, NULL, false},
 #elif defined(__aarch64__)
-    {{"neon", SP_CPU_NEON, on_cpu}, workspace_cpu, run_neon, rows_neon, false},
+    {{"neon", SP_CPU_NEON, on_cpu}, workspace_cpu, run_neon, rows_neon, NULL, false},
 #endif
-    {{"scalar", 0, on_cpu}, workspace_cpu, run_scalar, rows_scalar, false},
+    {{"scalar", 0, on_cpu}, workspace_cpu, run_scalar, rows_scalar, NULL, false},
 #if SP_WITH_CUDA
-    {{"sm80", 0, on_sm80}, workspace_sm80, run_sm80, rows_sm80, true},
+    {{"sm80", 0, on_sm80}, workspace_sm80, run_sm80, rows_sm80, sp_sm80_row_sums, true},
 #endif
 };
 

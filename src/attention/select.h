@@ -3,6 +3,7 @@
 #define SP_ATTENTION_SELECT_H
 
 #include "attention/problem.h"
+#include "attention/row_sums.h"
 #include "device/variant.h"
 
 typedef struct sp_attention_row {
@@ -10,6 +11,8 @@ typedef struct sp_attention_row {
     sp_status (*workspace)(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes);
     sp_status (*run)(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace);
     sp_status (*rows)(const sp_attention *problem, sp_attention_row_function function, void *user);
+    /* as sp_attention_row_sums; NULL: summed from `rows` */
+    sp_status (*row_sums)(const sp_attention *problem, float small, const sp_row_sums *sums);
     bool gpu; /* takes tensors on a GPU, the others tensors in host memory */
 } sp_attention_row;
 

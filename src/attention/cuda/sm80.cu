@@ -119,8 +119,21 @@ static gpu_view view_of(const sp_attention *problem, const lists *placed) {
     view.sink = problem->sink;
     view.cu_q = placed->cu_q, view.cu_k = placed->cu_k, view.key_lengths = placed->key_lengths;
     view.section = section_of(problem);
-    view.n_tiles = longest_queries(problem);
+    view.longest = longest_queries(problem);
     return view;
+}
+
+static sp_status forward(const gpu_view *view, sp_dtype dtype, cudaStream_t stream) {
+    int width = view->D > view->Dv ? view->D : view->Dv;
+    if (width <= 64) return sp_sm80_forward_64(view, dtype, stream);
+    if (width <= 128) return sp_sm80_forward_128(view, dtype, stream);
+    return sp_sm80_forward_256(view, dtype, stream);
+}
+
+static sp_status statistics(const gpu_view *view, const gpu_notes *to, sp_dtype dtype, cudaStream_t stream) {
+    if (view->D <= 64) return sp_sm80_statistics_64(view, to, dtype, stream);
+    if (view->D <= 128) return sp_sm80_statistics_128(view, to, dtype, stream);
+    return sp_sm80_statistics_256(view, to, dtype, stream);
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
@@ -134,12 +147,69 @@ extern "C" sp_status sp_sm80_forward_workspace(const sp_attention *problem, int6
 extern "C" sp_status sp_sm80_forward(const sp_attention *problem, void *workspace) {
     int64_t used = 0;
     lists placed = carve_lists(problem, workspace, &used);
+    cudaStream_t stream = (cudaStream_t)problem->stream;
     SP_TRY(copy_lists(problem, &placed));
     gpu_view view = view_of(problem, &placed);
-    sp_dtype dtype = problem->q.dtype;
+    SP_TRY(forward(&view, problem->q.dtype, stream));
+    if (!sp_problem_wants_statistics(problem)) return SP_OK;
+    const sp_attention_statistics *wanted = &problem->statistics;
+    gpu_notes to = {};
+    to.mass = wanted->mass, to.first_mass = wanted->first_mass;
+    to.entropy = wanted->entropy, to.highest = wanted->highest;
+    to.zeros = wanted->zeros;
+    return statistics(&view, &to, problem->q.dtype, stream);
+}
+
+/* ---- sums of rows ------------------------------------------------------------------------------------------------- */
+
+/* Arrays of the GPU as long as those on the host, and the lists of the problem, in one allocation. */
+static gpu_notes carve_sums(const sp_row_sums *sums, int64_t n, void *memory, int64_t *used) {
+    gpu_notes to = {};
+    if (sums->mass) to.mass = (float *)sp_carve(memory, used, n, sizeof(float));
+    if (sums->first) to.first_mass = (float *)sp_carve(memory, used, n, sizeof(float));
+    if (sums->zeros) to.zeros = (int64_t *)sp_carve(memory, used, n, sizeof(int64_t));
+    if (sums->small) to.small = (int64_t *)sp_carve(memory, used, n, sizeof(int64_t));
+    return to;
+}
+
+static sp_status copy_sums(const sp_row_sums *sums, const gpu_notes *from, int64_t n, cudaStream_t stream) {
+    const struct {
+        void *to;
+        const void *from;
+        size_t size;
+    } parts[] = {{sums->mass, from->mass, sizeof(float)},
+                 {sums->first, from->first_mass, sizeof(float)},
+                 {sums->zeros, from->zeros, sizeof(int64_t)},
+                 {sums->small, from->small, sizeof(int64_t)}};
+    for (int i = 0; i < 4; i++)
+        if (parts[i].to && n > 0)
+            SP_CUDA_TRY(
+                cudaMemcpyAsync(parts[i].to, parts[i].from, (size_t)n * parts[i].size, cudaMemcpyDeviceToHost, stream));
+    SP_CUDA_TRY(cudaStreamSynchronize(stream));
+    return SP_OK;
+}
+
+static sp_status row_sums(const sp_attention *problem, float small, const sp_row_sums *sums, void *memory) {
+    int64_t used = 0, n = problem->q.shape[0] * problem->q.shape[2] * problem->q.shape[1];
     cudaStream_t stream = (cudaStream_t)problem->stream;
-    int width = view.D > view.Dv ? view.D : view.Dv;
-    if (width <= 64) return sp_sm80_forward_64(&view, dtype, stream);
-    if (width <= 128) return sp_sm80_forward_128(&view, dtype, stream);
-    return sp_sm80_forward_256(&view, dtype, stream);
+    lists placed = carve_lists(problem, memory, &used);
+    gpu_notes to = carve_sums(sums, n, memory, &used);
+    to.small_limit = small;
+    to.count_underflow = true;
+    SP_TRY(copy_lists(problem, &placed));
+    gpu_view view = view_of(problem, &placed);
+    view.lse = NULL;
+    SP_TRY(statistics(&view, &to, problem->q.dtype, stream));
+    return copy_sums(sums, &to, n, stream);
+}
+
+extern "C" sp_status sp_sm80_row_sums(const sp_attention *problem, float small, const sp_row_sums *sums) {
+    int64_t bytes = 0;
+    void *memory = NULL;
+    (void)carve_lists(problem, NULL, &bytes);
+    (void)carve_sums(sums, problem->q.shape[0] * problem->q.shape[2] * problem->q.shape[1], NULL, &bytes);
+    SP_CUDA_TRY(cudaMalloc(&memory, (size_t)(bytes > 0 ? bytes : 1)));
+    sp_status status = row_sums(problem, small, sums, memory);
+    cudaError_t error = cudaFree(memory);
+    return status != SP_OK ? status : sp_cuda_status(error, "cudaFree", __FILE__, __LINE__);
 }

@@ -1,4 +1,4 @@
-/* The kernels of the row sm80, one function for each padded width of a head. */
+/* The kernels of the row sm80, one function for each padded width of a head: each queues its work on the stream. */
 #ifndef SP_ATTENTION_CUDA_SM80_LAUNCH_CUH
 #define SP_ATTENTION_CUDA_SM80_LAUNCH_CUH
 
@@ -6,11 +6,24 @@
 
 #include "attention/cuda/view.cuh"
 
+/* Where statistics of rows go, (B,H,T) each, on the GPU; NULL: not wanted. */
+struct gpu_notes {
+    float *mass, *first_mass, *entropy, *highest;
+    int64_t *zeros, *small; /* weights up to small_limit */
+    float small_limit;
+    bool count_underflow; /* zeros: weights that are 0, not those that are 0 by the formula */
+};
+
+#define SM80_KERNELS(width)                                                                                            \
+    sp_status sp_sm80_forward_##width(const gpu_view *view, sp_dtype dtype, cudaStream_t stream);                      \
+    /* view->lse NULL: log denominators are computed first */                                                          \
+    sp_status sp_sm80_statistics_##width(const gpu_view *view, const gpu_notes *to, sp_dtype dtype,                    \
+                                         cudaStream_t stream);
+
 extern "C" {
-/* Queues forward; view->n_tiles is the number of queries of the longest sequence. */
-sp_status sp_sm80_forward_64(const gpu_view *view, sp_dtype dtype, cudaStream_t stream);
-sp_status sp_sm80_forward_128(const gpu_view *view, sp_dtype dtype, cudaStream_t stream);
-sp_status sp_sm80_forward_256(const gpu_view *view, sp_dtype dtype, cudaStream_t stream);
+SM80_KERNELS(64)
+SM80_KERNELS(128)
+SM80_KERNELS(256)
 }
 
 #endif

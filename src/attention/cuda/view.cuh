@@ -32,8 +32,15 @@ struct gpu_view {
     int64_t pages_per_sequence;
     int page_size;
     int section; /* sequences times key/value heads that are worked through together */
-    int n_tiles; /* tiles of queries of the longest sequence */
+    int longest; /* queries of the longest sequence */
+    int n_tiles; /* tiles of queries that it has */
 };
+
+/* Cuts the queries into tiles of `rows`; returns how many there are, in all heads, if all sequences were the longest. */
+static inline int64_t view_place_tiles(gpu_view *view, int rows) {
+    view->n_tiles = (view->longest + rows - 1) / rows;
+    return (int64_t)view->n_sequences * view->H * view->n_tiles;
+}
 
 /* As sp_sequence. */
 struct gpu_sequence {
@@ -69,6 +76,11 @@ __device__ __forceinline__ weigh_rule view_weigh_rule(const gpu_view &view) {
 template <typename half_t>
 __device__ __forceinline__ half_t *tensor_row(const gpu_tensor &tensor, int b, int64_t row, int h) {
     return (half_t *)tensor.data + b * tensor.batch + row * tensor.row + h * tensor.head;
+}
+
+/* Index of a row's one number in lse (B,H,T). */
+__device__ __forceinline__ int64_t view_row_index(const gpu_view &view, const gpu_sequence &sequence, int h, int t) {
+    return ((int64_t)sequence.b * view.H + h) * view.T + sequence.q_first + t;
 }
 
 /* One piece of work of a kernel that goes over tiles of queries, the longest first; within a section the heads that
