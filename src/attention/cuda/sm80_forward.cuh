@@ -122,6 +122,7 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         if (!this->sees_block(view, job, key, &all)) return;
         for (bool again = !measured;; again = true) {
             bool high = false;
+            asm volatile("" : "+r"(key)); /* or what weigh<true> compares is computed ahead, for each block */
             this->compute_scores(k_tile);
             if (again) measure(view, job, key);
             if (all && !special)
@@ -181,27 +182,30 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, tile_shape<WIDTH>:
     forward_kernel(const __grid_constant__ gpu_view view) {
     typedef tile_shape<WIDTH> shape;
     extern __shared__ __align__(1024) char shared[];
-    const tile_job job = tile_job_of<half_t>(view, shape::ROWS);
+    const tile_job job = tile_job_of(view, shape::ROWS);
     if (job.n_rows <= 0) return;
     const uint32_t q_tile = shared_address(shared), stages = q_tile + shape::Q_BYTES;
     const int first = job.key_begin / shape::KEYS, last = (job.key_end + shape::KEYS - 1) / shape::KEYS - 1;
     const int n_blocks = last - first + 1;
 
-    auto load_block =
-        [&](int i) { /* the i-th from the last */
-                     if (i < n_blocks) {
-                         int key = (last - i) * shape::KEYS, n = job.sequence.n_k - key;
-                         uint32_t k = stages + i % shape::STAGES * 2 * shape::KEYS_BYTES, v = k + shape::KEYS_BYTES;
-                         int64_t k_row = view.k.row * 2, v_row = view.v.row * 2;
-                         load_tile<WIDTH, shape::KEYS, shape::THREADS>(k, job.k + key * k_row, k_row, view.D, n);
-                         load_tile<WIDTH, shape::KEYS, shape::THREADS>(v, job.v + key * v_row, v_row, view.Dv, n);
-                     }
-                     copies_commit();
-        };
+    typedef tile_loader<WIDTH, shape::KEYS, shape::THREADS> keys_loader;
+    keys_loader k_loader(job_keys<half_t>(view, view.k, job, last * shape::KEYS), view.k.row, view.D);
+    keys_loader v_loader(job_keys<half_t>(view, view.v, job, last * shape::KEYS), view.v.row, view.Dv);
+    /* the i-th block from the last; they are asked for in order */
+    auto load_block = [&](int i) {
+        if (i < n_blocks) {
+            int n = job.sequence.n_k - (last - i) * shape::KEYS;
+            uint32_t tile = stages + i % shape::STAGES * 2 * shape::KEYS_BYTES;
+            k_loader.load(tile, n), k_loader.step_back();
+            v_loader.load(tile + shape::KEYS_BYTES, n), v_loader.step_back();
+        }
+        copies_commit();
+    };
 
     forward_warp<half_t, PICKS, WIDTH> warp;
     warp.begin(view, job, q_tile);
-    if (n_blocks > 0) load_tile<WIDTH, shape::ROWS, shape::THREADS>(q_tile, job.q, view.q.row * 2, view.D, job.n_rows);
+    tile_loader<WIDTH, shape::ROWS, shape::THREADS> q_loader(job_queries<half_t>(view, job), view.q.row, view.D);
+    if (n_blocks > 0) q_loader.load(q_tile, job.n_rows);
 #pragma unroll
     for (int i = 0; i < shape::STAGES - 1; i++) load_block(i);
     for (int i = 0; i < n_blocks; i++) {

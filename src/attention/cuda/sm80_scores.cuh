@@ -23,7 +23,7 @@ template <> struct tile_sizes<64> {
     };
 };
 template <> struct tile_sizes<128> {
-    enum { KEYS = 64, WARPS = 4, PARTS = 2, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
+    enum { KEYS = 32, WARPS = 4, PARTS = 2, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
 };
 template <> struct tile_sizes<256> {
     enum { KEYS = 32, WARPS = 4, PARTS = 1, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
@@ -45,34 +45,56 @@ template <int WIDTH> struct tile_shape : tile_sizes<WIDTH> {
 
 /* ---- loading ---------------------------------------------------------------------------------------------------- */
 
-/* Begins to copy the n rows from `rows` on, n <= N, into a tile of N rows; the rest of the tile becomes zeros. */
-template <int WIDTH, int N, int THREADS>
-__device__ __forceinline__ void load_tile(uint32_t tile, const char *rows, int64_t stride_bytes, int width, int n) {
-    constexpr int CHUNKS = WIDTH / CHUNK, ROWS = THREADS / CHUNKS;
+/* Copies tiles of N rows, one after the other, from a tensor into shared memory; each thread has the same chunks of each
+ * tile. */
+template <int WIDTH, int N, int THREADS> struct tile_loader {
+    enum { CHUNKS = WIDTH / CHUNK, ROWS = THREADS / CHUNKS };
     static_assert(N % ROWS == 0, "every thread copies as many chunks");
-    int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
-    int bytes = min(max(2 * (width - chunk * CHUNK), 0), (int)CHUNK_BYTES);
-    const char *from = rows + row * stride_bytes + chunk * CHUNK_BYTES;
-    uint32_t to = tile + chunk_offset<WIDTH>(row, chunk);
-#pragma unroll
-    for (int i = 0; i < N / ROWS; i++) {
-        bool inside = row + i * ROWS < n && bytes > 0;
-        /* rows move on by a multiple of 8 where there are 8 of them or more, and a chunk keeps its place */
-        uint32_t place = ROWS % 8 == 0 ? to + i * ROWS * WIDTH * 2 : tile + chunk_offset<WIDTH>(row + i * ROWS, chunk);
-        copy_chunk(place, inside ? from + i * ROWS * stride_bytes : rows, inside ? bytes : 0);
+
+    const char *from; /* this thread's first chunk of the next tile */
+    int64_t stride;   /* bytes */
+    int row, chunk, bytes;
+
+    /* `rows`: the first row of the first tile. */
+    __device__ __forceinline__ tile_loader(const char *rows, int64_t row_stride, int width)
+        : stride(row_stride * 2), row(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS) {
+        from = rows + row * stride + chunk * CHUNK_BYTES;
+        bytes = min(max(2 * (width - chunk * CHUNK), 0), (int)CHUNK_BYTES);
     }
-}
+
+    /* Rows move on by a multiple of 8 where there are 8 of them or more, and a chunk keeps its place. */
+    __device__ __forceinline__ uint32_t place(int i) const {
+        return ROWS % 8 == 0 ? chunk_offset<WIDTH>(row, chunk) + i * ROWS * WIDTH * 2
+                             : chunk_offset<WIDTH>(row + i * ROWS, chunk);
+    }
+
+    /* Begins to copy a tile of which n rows are there, the others become zeros. */
+    __device__ __forceinline__ void load(uint32_t tile, int n) const {
+        if (n >= N) {
+#pragma unroll
+            for (int i = 0; i < N / ROWS; i++) copy_chunk(tile + place(i), from + i * ROWS * stride, bytes);
+        } else {
+#pragma unroll
+            for (int i = 0; i < N / ROWS; i++) {
+                bool inside = row + i * ROWS < n;
+                copy_chunk(tile + place(i), inside ? from + i * ROWS * stride : from, inside ? bytes : 0);
+            }
+        }
+    }
+
+    /* The next tile lies before this one. */
+    __device__ __forceinline__ void step_back() { from -= N * stride; }
+};
 
 /* What a block of threads works on. */
 struct tile_job {
     gpu_sequence sequence;
     int h, first_row, n_rows; /* queries of the sequence */
     int offset;               /* position of a query less its number */
-    const char *q, *k, *v;    /* the head's first query of the tile, and first key and value of the sequence */
     int key_begin, key_end;   /* keys that some query of the tile sees */
 };
 
-template <typename half_t> __device__ __forceinline__ tile_job tile_job_of(const gpu_view &view, int rows) {
+__device__ __forceinline__ tile_job tile_job_of(const gpu_view &view, int rows) {
     tile_job job;
     gpu_item item = view_item(view, blockIdx.x);
     job.sequence = view_sequence(view, item.sequence);
@@ -80,13 +102,20 @@ template <typename half_t> __device__ __forceinline__ tile_job tile_job_of(const
     job.first_row = item.tile * rows;
     job.n_rows = min(rows, job.sequence.n_q - job.first_row);
     job.offset = job.sequence.n_k - job.sequence.n_q;
-    int b = job.sequence.b, key_head = item.h / view.group;
-    job.q = (const char *)tensor_row<half_t>(view.q, b, job.sequence.q_first + job.first_row, item.h);
-    job.k = (const char *)tensor_row<half_t>(view.k, b, job.sequence.k_first, key_head);
-    job.v = (const char *)tensor_row<half_t>(view.v, b, job.sequence.k_first, key_head);
     job.key_begin = view_visible(view, job.sequence, job.first_row + job.offset).first;
     job.key_end = view_visible(view, job.sequence, job.first_row + job.n_rows - 1 + job.offset).end;
     return job;
+}
+
+/* The head's first query of the tile, and a key or value of the sequence. */
+template <typename half_t>
+__device__ __forceinline__ const char *job_queries(const gpu_view &view, const tile_job &job) {
+    return (const char *)tensor_row<half_t>(view.q, job.sequence.b, job.sequence.q_first + job.first_row, job.h);
+}
+template <typename half_t>
+__device__ __forceinline__ const char *job_keys(const gpu_view &view, const gpu_tensor &tensor, const tile_job &job,
+                                                int key) {
+    return (const char *)tensor_row<half_t>(tensor, job.sequence.b, job.sequence.k_first + key, job.h / view.group);
 }
 
 /* ---- the scores of one warp --------------------------------------------------------------------------------------- */

@@ -145,29 +145,31 @@ template <typename half_t, int WIDTH> struct statistics_warp : score_warp<half_t
 /* ---- the kernel --------------------------------------------------------------------------------------------------- */
 
 template <typename half_t, int WIDTH>
-__global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS)
+__global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, 2)
     statistics_kernel(const __grid_constant__ gpu_view view, const __grid_constant__ gpu_notes to) {
     typedef tile_shape<WIDTH> shape;
     extern __shared__ __align__(1024) char shared[];
-    const tile_job job = tile_job_of<half_t>(view, shape::ROWS);
+    const tile_job job = tile_job_of(view, shape::ROWS);
     if (job.n_rows <= 0) return;
     const uint32_t q_tile = shared_address(shared), stages = q_tile + shape::Q_BYTES;
     const int first = job.key_begin / shape::KEYS, last = (job.key_end + shape::KEYS - 1) / shape::KEYS - 1;
     const int n_blocks = last >= first ? last - first + 1 : 0, n_turns = view.lse ? n_blocks : 2 * n_blocks;
 
-    auto load_block = [&](int i) { /* the i-th from the last; all of them twice where log denominators are not given */
-                                   if (i < n_turns) {
-                                       int key = (last - i % n_blocks) * shape::KEYS;
-                                       load_tile<WIDTH, shape::KEYS, shape::THREADS>(
-                                           stages + i % shape::STAGES * shape::KEYS_BYTES, job.k + key * view.k.row * 2,
-                                           view.k.row * 2, view.D, job.sequence.n_k - key);
-                                   }
-                                   copies_commit();
+    /* the i-th block from the last; all of them twice where log denominators are not given */
+    auto load_block = [&](int i) {
+        if (i < n_turns) {
+            int key = (last - i % n_blocks) * shape::KEYS;
+            const char *keys = job_keys<half_t>(view, view.k, job, key);
+            tile_loader<WIDTH, shape::KEYS, shape::THREADS> loader(keys, view.k.row, view.D);
+            loader.load(stages + i % shape::STAGES * shape::KEYS_BYTES, job.sequence.n_k - key);
+        }
+        copies_commit();
     };
 
     statistics_warp<half_t, WIDTH> warp;
     warp.begin(view, job, q_tile);
-    if (n_blocks > 0) load_tile<WIDTH, shape::ROWS, shape::THREADS>(q_tile, job.q, view.q.row * 2, view.D, job.n_rows);
+    tile_loader<WIDTH, shape::ROWS, shape::THREADS> q_loader(job_queries<half_t>(view, job), view.q.row, view.D);
+    if (n_blocks > 0) q_loader.load(q_tile, job.n_rows);
 #pragma unroll
     for (int i = 0; i < shape::STAGES - 1; i++) load_block(i);
     for (int i = 0; i < n_turns; i++) {
