@@ -1,13 +1,15 @@
-/* Sums over attention rows.  sp_attention_rows hands out the rows of one sequence and head in order from one thread;
- * each sequence and head has sums of its own, which are joined in order of the sequences afterwards: the result does
- * not depend on the threads. */
+/* Sums over attention rows, which sp_attention_row_sums gives on every device; they are added in order of sequences and
+ * rows, so that the result does not depend on the threads. */
 #include "measure/attention_sums.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "attention/problem.h"
+#include "attention/row_sums.h"
 #include "base/memory.h"
+#include "device/device.h"
 #include "layers/layers.h"
 
 const double sp_sink_thresholds[SP_SINK_THRESHOLDS] = {0.3, 0.2};
@@ -19,39 +21,19 @@ typedef struct head_walk {
     double first_mass, first_share; /* sums over the rows */
 } head_walk;
 
-typedef struct row_pass {
-    int64_t H;
-    head_walk *walks; /* (n_sequences,H) */
-} row_pass;
-
-/* Mass and counts of one row; returns its mass. */
-static double add_weights(sp_head_sums *sums, const float *weights, int64_t first, int64_t end) {
-    double mass = 0;
-    int64_t n_zero = 0, n_small = 0;
-    for (int64_t j = first; j < end; j++) {
-        mass += weights[j];
-        n_zero += weights[j] == 0;
-        n_small += weights[j] <= SP_SMALL_WEIGHT;
-    }
+static void add_row(head_walk *walk, const sp_row_sums *rows, int64_t index, int64_t n_keys) {
+    sp_head_sums *sums = &walk->sums;
+    double mass = (double)rows->mass[index], first = (double)rows->first[index];
     sums->n_queries++;
     sums->n_silent += mass == 0;
-    sums->n_pairs += end - first;
-    sums->n_zero += n_zero;
-    sums->n_small += n_small;
+    sums->n_pairs += n_keys;
+    sums->n_zero += rows->zeros[index];
+    sums->n_small += rows->small[index];
     sums->mass += mass;
-    return mass;
-}
-
-static void add_row(void *user, int64_t b, int64_t h, int64_t t, const float *weights, const float *scores,
-                    int64_t first, int64_t end) {
-    (void)t, (void)scores;
-    const row_pass *pass = user;
-    head_walk *walk = &pass->walks[b * pass->H + h];
-    double mass = add_weights(&walk->sums, weights, first, end), on_first = end > 0 ? weights[0] : 0;
-    walk->first_mass += on_first;
+    walk->first_mass += first;
     if (mass != 0) {
         walk->n_live++;
-        walk->first_share += on_first / mass;
+        walk->first_share += first / mass;
     }
 }
 
@@ -67,9 +49,8 @@ static void close_sequence(head_walk *walk) {
     }
 }
 
-/* Queries of (b,h) whose output is near zero in every channel. */
-static int64_t count_near_zero(const sp_attention *problem, int64_t b, int64_t h) {
-    const sp_tensor *out = &problem->out;
+/* Queries of (b,h) whose output is near zero in every channel; `out` in host memory. */
+static int64_t count_near_zero(const sp_tensor *out, int64_t b, int64_t h) {
     int64_t T = out->shape[1], D = out->shape[3], count = 0;
     for (int64_t t = 0; t < T; t++) {
         int64_t row = b * out->stride[0] + t * out->stride[1] + h * out->stride[2];
@@ -85,12 +66,25 @@ static int64_t count_near_zero(const sp_attention *problem, int64_t b, int64_t h
     return count;
 }
 
-static void add_outputs(sp_head_sums *heads, const sp_attention *problem) {
-    if (!problem->out.data) return;
-    int64_t B = problem->out.shape[0], H = problem->out.shape[2];
+/* All work on the problem's stream has been waited for. */
+static sp_status add_outputs(sp_head_sums *heads, const sp_attention *problem) {
+    if (!problem->out.data || sp_tensor_count(&problem->out) == 0) return SP_OK;
+    sp_tensor out = problem->out;
+    int64_t span = 1, H = out.shape[2];
+    for (int i = 0; i < 4; i++) span += (out.shape[i] - 1) * out.stride[i];
+    sp_device *device;
+    const void *host;
+    SP_TRY(sp_device_open(&device, out.device));
+    sp_status status = sp_device_read_begin(device, &host, out.data, span * sp_dtype_bytes(out.dtype));
+    if (status == SP_OK) {
+        out.data = (void *)(uintptr_t)host;
 #pragma omp parallel for schedule(static)
-    for (int64_t h = 0; h < H; h++)
-        for (int64_t b = 0; b < B; b++) heads[h].n_near_zero += count_near_zero(problem, b, h);
+        for (int64_t h = 0; h < H; h++)
+            for (int64_t b = 0; b < out.shape[0]; b++) heads[h].n_near_zero += count_near_zero(&out, b, h);
+        sp_device_read_end(device, host);
+    }
+    sp_device_close(device);
+    return status;
 }
 
 static void merge_heads(sp_head_sums *sum, const sp_head_sums *more) {
@@ -109,20 +103,38 @@ static void merge_heads(sp_head_sums *sum, const sp_head_sums *more) {
     }
 }
 
-sp_status sp_head_sums_add(sp_head_sums *heads, const sp_attention *problem, int64_t sink_length_min) {
-    int64_t n_sequences = problem->cu_q ? problem->n_sequences : problem->q.shape[0], H = problem->q.shape[2];
-    row_pass pass = {.H = H};
-    SP_TRY(sp_allocate((void **)&pass.walks, n_sequences * H * (int64_t)sizeof(head_walk), "attention sums"));
-    sp_status status = sp_attention_rows(problem, add_row, &pass);
-    if (status == SP_OK) {
-        for (int64_t i = 0; i < n_sequences * H; i++) {
-            head_walk *walk = &pass.walks[i];
-            int64_t length = walk->sums.n_queries;
-            if (length > 0 && length >= sink_length_min) close_sequence(walk);
-            merge_heads(&heads[i % H], &walk->sums);
-        }
-        add_outputs(heads, problem);
+static void add_sequence(sp_head_sums *head, const sp_attention *problem, const sp_row_sums *rows, int64_t i, int64_t h,
+                         int64_t sink_length_min) {
+    const sp_sequence sequence = sp_problem_sequence(problem, i);
+    head_walk walk = {0};
+    for (int64_t t = 0; t < sequence.n_q; t++) {
+        sp_key_range seen = sp_problem_visible(problem, &sequence, t);
+        add_row(&walk, rows, sp_problem_lse_index(problem, &sequence, h, t), seen.end - seen.first);
     }
-    free(pass.walks);
+    if (sequence.n_q > 0 && sequence.n_q >= sink_length_min) close_sequence(&walk);
+    merge_heads(head, &walk.sums);
+}
+
+sp_status sp_head_sums_add(sp_head_sums *heads, const sp_attention *problem, int64_t sink_length_min) {
+    int64_t n_sequences = sp_problem_n_sequences(problem), H = problem->q.shape[2], used = 0;
+    int64_t n = problem->q.shape[0] * H * problem->q.shape[1];
+    sp_row_sums rows;
+    void *block = NULL;
+    for (int pass = 0; pass < 2; pass++) { /* count, then hand out */
+        if (pass) SP_TRY(sp_allocate(&block, used, "attention sums"));
+        used = 0;
+        rows.mass = sp_carve(block, &used, n, sizeof *rows.mass);
+        rows.first = sp_carve(block, &used, n, sizeof *rows.first);
+        rows.zeros = sp_carve(block, &used, n, sizeof *rows.zeros);
+        rows.small = sp_carve(block, &used, n, sizeof *rows.small);
+    }
+    sp_status status = sp_attention_row_sums(problem, SP_SMALL_WEIGHT, &rows);
+    if (status == SP_OK) {
+#pragma omp parallel for schedule(static)
+        for (int64_t h = 0; h < H; h++)
+            for (int64_t i = 0; i < n_sequences; i++) add_sequence(&heads[h], problem, &rows, i, h, sink_length_min);
+        status = add_outputs(heads, problem);
+    }
+    free(block);
     return status;
 }
