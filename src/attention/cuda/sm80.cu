@@ -32,7 +32,7 @@ static const char *refusal_of_problem(const sp_attention *problem, sp_attention_
     if (problem->q.device <= 0) return "the tensors are not on a GPU";
     if (problem->q.dtype != SP_DTYPE_BF16 && problem->q.dtype != SP_DTYPE_F16) return "it computes bf16 and f16 alone";
     if (problem->q.shape[3] > 256 || problem->v.shape[3] > 256) return "heads are wider than 256 channels";
-    if (pass != SP_ATTENTION_FORWARD) return "it computes forward alone so far";
+    if (pass == SP_ATTENTION_DECODE) return "it computes forward and backward alone so far";
     if (problem->liveness) return "it has no use for liveness words";
     if (problem->q.shape[1] > most || problem->k.shape[1] > most) return "a sequence is longer than 2^30 tokens";
     for (int i = 0; i < (pass == SP_ATTENTION_BACKWARD ? 8 : 4); i++)
