@@ -94,10 +94,8 @@ gpu, cpu = (json.load(open(name))["measures"] for name in ("gpu.json", "cpu.json
 assert list(gpu) == list(cpu)
 for name in gpu:
     a, b = gpu[name]["value"], cpu[name]["value"]
-    print(name, a, b)
     assert abs(a - b) <= 0.02 * max(1, abs(b)), (name, a, b)
 END
-cat out
 expect 0 generate whole --device cuda --prompt "line 12 says" --tokens 40 --temperature 0
 cp out first
 expect 0 generate whole --device cuda --prompt "line 12 says" --tokens 40 --temperature 0

@@ -29,16 +29,18 @@ static double cpu_seconds(void) {
 
 typedef struct bench_run {
     train_bench *bench;
+    int64_t vocabulary;
     sp_model *model;
     sp_optimizer *optimizer;
     int32_t *tokens; /* (B,T) twice: tokens and targets */
     int64_t n_drawn;
+    double loss; /* of the last step */
 } bench_run;
 
 /* Tokens (B,T) and, one further on, targets: T + 1 random tokens per row. */
 static sp_batch draw_batch(bench_run *run, int64_t B, int64_t T) {
     int32_t *tokens = run->tokens, *targets = tokens + B * T;
-    uint64_t vocabulary = (uint64_t)run->bench->config.vocabulary, draw = (uint64_t)run->n_drawn++;
+    uint64_t vocabulary = (uint64_t)run->vocabulary, draw = (uint64_t)run->n_drawn++;
     for (int64_t i = 0; i < B; i++)
         for (int64_t t = 0; t <= T; t++) {
             int32_t token = (int32_t)sp_random_below(1, draw, (uint64_t)(i * (T + 1) + t), vocabulary);
@@ -55,7 +57,6 @@ typedef struct step_times {
 
 /* One step, as the training loop does it.  `waits`: also after each part, so that the times tell them apart. */
 static sp_status take_step(step_times *times, bench_run *run, const sp_batch *batch, bool waits) {
-    train_bench *b = run->bench;
     double sum = 0, norm;
     int64_t n_targets;
     bool updated;
@@ -69,9 +70,9 @@ static sp_status take_step(step_times *times, bench_run *run, const sp_batch *ba
     SP_TRY(sp_optimizer_step(run->optimizer, 3e-4, &norm, &updated));
     SP_TRY(sp_model_wait(run->model));
     times->ended = bench_wall_seconds();
-    b->loss = sum / (double)n_targets;
-    SP_REQUIRE(updated && isfinite(b->loss), SP_INTERNAL, "step %lld: loss %g, gradient %g: not timed",
-               (long long)run->n_drawn, b->loss, norm);
+    run->loss = sum / (double)n_targets;
+    SP_REQUIRE(updated && isfinite(run->loss), SP_INTERNAL, "step %lld: loss %g, gradient %g: not timed",
+               (long long)run->n_drawn, run->loss, norm);
     SP_REQUIRE(!cli_interrupted(), SP_CANCELLED, "interrupted");
     return SP_OK;
 }
@@ -115,21 +116,6 @@ static sp_status profile_steps(bench_run *run) {
     }
     b->profile = sp_model_profile_read(run->model, true);
     sp_model_profile_enable(run->model, false);
-    return SP_OK;
-}
-
-/* A few tokens take as many calls and launches as many do, and next to no work: what remains is what a GPU would wait
- * for if its work were any shorter. */
-static sp_status time_queue(bench_run *run) {
-    enum { TRIES = 5, TOKENS = 16 };
-    train_bench *b = run->bench;
-    step_times times;
-    b->queue_seconds = INFINITY;
-    for (int i = 0; i < TRIES; i++) {
-        sp_batch batch = draw_batch(run, 1, b->T < TOKENS ? b->T : TOKENS);
-        SP_TRY(take_step(&times, run, &batch, false));
-        b->queue_seconds = fmin(b->queue_seconds, times.ended - times.began);
-    }
     return SP_OK;
 }
 
@@ -181,18 +167,58 @@ static sp_status choose_shape(train_bench *b) {
     return cli_dtype_find(&b->dtype, b->dtype_name, b->device);
 }
 
-static sp_status measure(bench_run *run, const sp_model_options *options, int64_t free_before) {
-    train_bench *b = run->bench;
+/* The model and its optimizer, and room for the tokens of a step. */
+static sp_status open_run(bench_run *run, train_bench *b, const sp_model_config *config,
+                          const sp_model_options *options) {
     sp_train_options train = sp_train_options_default();
-    SP_TRY(sp_model_new(&run->model, &b->config, options));
+    *run = (bench_run){.bench = b, .vocabulary = config->vocabulary};
+    SP_TRY(sp_model_new(&run->model, config, options));
     SP_TRY(sp_optimizer_new(&run->optimizer, run->model, &train));
     SP_TRY(sp_allocate((void **)&run->tokens, 2 * b->B * b->T * (int64_t)sizeof *run->tokens, "the batch"));
     sp_model_profile_enable(run->model, false);
-    SP_TRY(time_steps(run));
-    SP_TRY(profile_steps(run));
-    SP_TRY(measure_peak(b, free_before));
-    b->n_parameters = sp_model_n_parameters(run->model);
-    return b->device ? time_queue(run) : SP_OK;
+    return SP_OK;
+}
+
+static void close_run(bench_run *run) {
+    free(run->tokens);
+    sp_optimizer_free(run->optimizer);
+    sp_model_free(run->model);
+}
+
+/* A model of as many layers, as small as can be, takes as many calls and launches, and next to no work: its step is what
+ * the GPU would wait for if the work of each launch were any shorter. */
+static sp_status time_queue(train_bench *b, const sp_model_options *options) {
+    enum { TRIES = 5, TOKENS = 16 };
+    sp_model_config config = b->config;
+    config.width = config.head_width = config.ffn_width = config.vocabulary = 64;
+    config.n_heads = config.n_kv_heads = 1;
+    bench_run run;
+    step_times times;
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(open_run(&run, b, &config, options));
+    b->queue_seconds = INFINITY;
+    for (int i = 0; i < TRIES; i++) {
+        sp_batch batch = draw_batch(&run, 1, b->T < TOKENS ? b->T : TOKENS);
+        SP_TRY_OR_DONE(take_step(&times, &run, &batch, false));
+        b->queue_seconds = fmin(b->queue_seconds, times.ended - times.began);
+    }
+done:
+    close_run(&run);
+    return status;
+}
+
+static sp_status measure(train_bench *b, const sp_model_options *options, int64_t free_before) {
+    bench_run run;
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(open_run(&run, b, &b->config, options));
+    b->n_parameters = sp_model_n_parameters(run.model);
+    SP_TRY_OR_DONE(time_steps(&run));
+    b->loss = run.loss;
+    SP_TRY_OR_DONE(profile_steps(&run));
+    SP_TRY_OR_DONE(measure_peak(b, free_before));
+done:
+    close_run(&run);
+    return status;
 }
 
 static sp_status run_train_bench(train_bench *b) {
@@ -206,12 +232,8 @@ static sp_status run_train_bench(train_bench *b) {
     cli_memory_plan plan;
     SP_TRY(cli_plan_memory(&plan, &shape));
     cli_show_memory(&plan);
-    bench_run run = {.bench = b};
-    sp_status status = measure(&run, &options, plan.free_bytes);
-    free(run.tokens);
-    sp_optimizer_free(run.optimizer);
-    sp_model_free(run.model);
-    return status;
+    SP_TRY(measure(b, &options, plan.free_bytes));
+    return b->device ? time_queue(b, &options) : SP_OK;
 }
 
 /* ---- the command line ---- */

@@ -33,7 +33,7 @@ typedef struct train_bench {
     int64_t n_profiled;
     double profiled_seconds, optimizer_seconds, clearing_seconds; /* of all of them */
     sp_model_profile profile;
-    double queue_seconds; /* of a step of almost no work, on a GPU: what calls and launches take; NAN on the host */
+    double queue_seconds; /* on a GPU, of a step with as many launches and next to no work; NAN on the host */
 } train_bench;
 
 /* Multiplications and additions that a step's mathematics need: recomputation does not count (docs/bench.md). */

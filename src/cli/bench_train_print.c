@@ -121,7 +121,7 @@ void bench_train_print(const train_bench *b) {
     printf("peak memory  %.2f GiB\n", (double)b->peak_bytes / 0x1p30);
     printf("step         %.1f ms (median; least %.1f ms)", 1e3 * r.step_seconds, 1e3 * b->wall.least);
     if (b->device)
-        printf(", of almost no work %.1f ms\n", 1e3 * b->queue_seconds);
+        printf(", its calls and launches alone %.1f ms\n", 1e3 * b->queue_seconds);
     else
         printf(", %.1f ms of processor time (least %.1f ms)\n", 1e3 * b->cpu.total / (double)b->cpu.n,
                1e3 * b->cpu.least);
