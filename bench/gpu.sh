@@ -123,7 +123,8 @@ if wanted sanitize; then
             for tool in memcheck racecheck; do
                 name=$tool-$(basename "$program")
                 say "$name"
-                attempt "$name.log" env SOFTPICK_TEST_SMALL=1 compute-sanitizer --tool $tool --error-exitcode 9 "$program"
+                attempt "$name.log" env SOFTPICK_TEST_SEEDS="${SOFTPICK_TEST_SEEDS:-8}" \
+                    compute-sanitizer --tool $tool --error-exitcode 9 "$program"
                 grep -h 'SUMMARY' "$out/$name.log" "$out/$name.log.err" 2>/dev/null >&2 || true
             done
         done
