@@ -157,11 +157,28 @@ static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_functio
 }
 #endif
 
+/* The rows for the tensors' kind of device, which stand together: a refusal then gives a reason that concerns it.  A row
+ * that is named is looked for among all. */
+static sp_variant_table rows_for(const sp_attention *problem, int *first) {
+    sp_variant_table part = sp_attention_table;
+    *first = 0;
+    if (sp_variant_named(&part)) return part;
+    bool gpu = problem->q.device != 0;
+    int n = 0;
+    for (int i = 0; i < sp_attention_table.n_rows; i++)
+        if (rows[i].gpu == gpu && n++ == 0) *first = i;
+    if (n == 0) return part;
+    part.rows = &rows[*first];
+    part.n_rows = n;
+    return part;
+}
+
 sp_status sp_attention_select(const sp_attention *problem, sp_attention_pass pass, const sp_attention_row **row) {
     sp_attention_question question = {problem, pass};
-    int index;
+    int first, index;
     *row = NULL;
-    SP_TRY(sp_variant_choose(&sp_attention_table, &question, &index));
-    *row = &rows[index];
+    sp_variant_table part = rows_for(problem, &first);
+    SP_TRY(sp_variant_choose(&part, &question, &index));
+    *row = &rows[first + index];
     return SP_OK;
 }
