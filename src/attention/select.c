@@ -108,6 +108,7 @@ static bool on_sm80(const void *asked, const char **why) {
 static sp_status workspace_sm80(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
     (void)n_threads;
     switch (pass) {
+    case SP_ATTENTION_DECODE: return sp_sm80_decode_workspace(problem, n_bytes);
     case SP_ATTENTION_BACKWARD: return sp_sm80_backward_workspace(problem, n_bytes);
     default: return sp_sm80_forward_workspace(problem, n_bytes);
     }
@@ -116,6 +117,7 @@ static sp_status workspace_sm80(const sp_attention *problem, sp_attention_pass p
 static sp_status run_sm80(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
     (void)n_threads;
     switch (pass) {
+    case SP_ATTENTION_DECODE: return sp_sm80_decode(problem, workspace);
     case SP_ATTENTION_BACKWARD: return sp_sm80_backward(problem, workspace);
     default: return sp_sm80_forward(problem, workspace);
     }

@@ -31,7 +31,8 @@ template <int WIDTH> __device__ __forceinline__ uint32_t chunk_offset(int row, i
 /* From the address of a chunk to that of the one `chunks` further in the same row, `rows` rows on: an even number whose
  * bits below 8 are not set in the first chunk's own, and a multiple of 8. */
 template <int WIDTH> __device__ __forceinline__ uint32_t chunk_step(uint32_t address, int rows, int chunks) {
-    return (address ^ (uint32_t)((chunks & 7) * CHUNK_BYTES)) + (uint32_t)(rows * WIDTH * 2 + (chunks & ~7) * CHUNK_BYTES);
+    return (address ^ (uint32_t)((chunks & 7) * CHUNK_BYTES)) +
+           (uint32_t)(rows * WIDTH * 2 + (chunks & ~7) * CHUNK_BYTES);
 }
 
 __device__ __forceinline__ void store_shared(uint32_t address, uint32_t value) {

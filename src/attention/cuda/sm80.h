@@ -15,6 +15,8 @@ bool sp_sm80_accepts(const sp_attention *problem, sp_attention_pass pass, const 
 
 SP_MUST_CHECK sp_status sp_sm80_forward_workspace(const sp_attention *problem, int64_t *n_bytes);
 SP_MUST_CHECK sp_status sp_sm80_forward(const sp_attention *problem, void *workspace);
+SP_MUST_CHECK sp_status sp_sm80_decode_workspace(const sp_attention *problem, int64_t *n_bytes);
+SP_MUST_CHECK sp_status sp_sm80_decode(const sp_attention *problem, void *workspace);
 
 /* As sp_attention_row_sums; takes memory of the GPU for a while, and waits. */
 SP_MUST_CHECK sp_status sp_sm80_row_sums(const sp_attention *problem, float small, const sp_row_sums *sums);

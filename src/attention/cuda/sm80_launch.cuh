@@ -14,11 +14,21 @@ struct gpu_notes {
     bool count_underflow; /* zeros: weights that are 0, not those that are 0 by the formula */
 };
 
+/* How decode cuts its work. */
+struct gpu_splits {
+    int n, keys;    /* splits of the keys, and how many keys each has, a multiple of 64 */
+    int n_tiles;    /* tiles of 16 rows, T (H / Hkv) in all */
+    float *partial; /* (B,H,T,n) partial rows; NULL where n is 1 */
+    int64_t stride; /* floats of a partial row */
+};
+
 #define SM80_KERNELS(width)                                                                                            \
     sp_status sp_sm80_forward_##width(const gpu_view *view, sp_dtype dtype, cudaStream_t stream);                      \
     /* view->lse NULL: log denominators are computed first */                                                          \
     sp_status sp_sm80_statistics_##width(const gpu_view *view, const gpu_notes *to, sp_dtype dtype,                    \
-                                         cudaStream_t stream);
+                                         cudaStream_t stream);                                                         \
+    sp_status sp_sm80_decode_##width(const gpu_view *view, const gpu_splits *splits, sp_dtype dtype,                   \
+                                     cudaStream_t stream);
 
 extern "C" {
 SM80_KERNELS(64)

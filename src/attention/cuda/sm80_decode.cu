@@ -1,0 +1,81 @@
+/* Attention decode by the row sm80, on the host.
+ *
+ *   workspace   | key_lengths | page_table | partial rows |
+ *
+ * those that the problem has, each at a multiple of SP_ALIGNMENT. */
+#include "attention/cuda/sm80_host.cuh"
+#include "attention/cuda/sm80_launch.cuh"
+#include "device/cuda_check.cuh"
+
+extern "C" {
+#include "attention/cuda/sm80.h"
+#include "base/memory.h"
+}
+
+enum {
+    ROWS = 16,         /* of a tile */
+    STEP = 64,         /* keys: a split has a multiple of it */
+    LEAST_KEYS = 256,  /* of a split, unless there are fewer */
+    ROUNDS = 6,        /* blocks of threads for each multiprocessor, about */
+    PARTIAL_FLOATS = 4 /* of a partial row, beside its outputs */
+};
+
+/* Keys that some query of the longest sequence sees, at most. */
+static int64_t longest_keys(const sp_attention *problem) {
+    int64_t longest = 0, T = problem->q.shape[1];
+    for (int64_t i = 0; i < problem->q.shape[0]; i++) {
+        int64_t n = sp_problem_sequence(problem, i).n_k;
+        if (n > longest) longest = n;
+    }
+    if (problem->window && longest - T > problem->window) longest = problem->window + T;
+    return longest + ROWS; /* the first split begins at a multiple of 16 */
+}
+
+static sp_status plan_splits(const sp_attention *problem, gpu_splits *splits) {
+    int64_t group = problem->q.shape[2] / problem->k.shape[2], n_multiprocessors, keys = longest_keys(problem);
+    int64_t n_tiles = (problem->q.shape[1] * group + ROWS - 1) / ROWS;
+    int64_t items = problem->q.shape[0] * problem->k.shape[2] * n_tiles;
+    int count = 0;
+    SP_CUDA_TRY(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, problem->q.device - 1));
+    n_multiprocessors = count;
+    int64_t wanted = items > 0 ? (ROUNDS * n_multiprocessors + items - 1) / items : 1;
+    int64_t most = keys / LEAST_KEYS > 1 ? keys / LEAST_KEYS : 1, n = wanted < most ? wanted : most;
+    *splits = gpu_splits{};
+    splits->keys = (int)sp_round_up((keys + n - 1) / n, STEP);
+    splits->n = (int)((keys + splits->keys - 1) / splits->keys);
+    splits->n_tiles = (int)n_tiles;
+    splits->stride = sp_round_up(problem->v.shape[3] + PARTIAL_FLOATS, PARTIAL_FLOATS);
+    return SP_OK;
+}
+
+static void carve_partial(const sp_attention *problem, gpu_splits *splits, void *workspace, int64_t *used) {
+    int64_t rows = problem->q.shape[0] * problem->q.shape[1] * problem->q.shape[2];
+    if (splits->n > 1)
+        splits->partial = (float *)sp_carve(workspace, used, rows * splits->n, (size_t)splits->stride * sizeof(float));
+}
+
+extern "C" sp_status sp_sm80_decode_workspace(const sp_attention *problem, int64_t *n_bytes) {
+    gpu_splits splits;
+    SP_TRY(plan_splits(problem, &splits));
+    *n_bytes = 0;
+    (void)gpu_lists_carve(problem, NULL, n_bytes);
+    carve_partial(problem, &splits, NULL, n_bytes);
+    return SP_OK;
+}
+
+extern "C" sp_status sp_sm80_decode(const sp_attention *problem, void *workspace) {
+    int64_t used = 0;
+    gpu_splits splits;
+    SP_TRY(plan_splits(problem, &splits));
+    gpu_lists placed = gpu_lists_carve(problem, workspace, &used);
+    carve_partial(problem, &splits, workspace, &used);
+    SP_TRY(gpu_lists_copy(problem, &placed));
+    gpu_view view = gpu_view_of(problem, &placed);
+    cudaStream_t stream = (cudaStream_t)problem->stream;
+    sp_dtype dtype = problem->q.dtype;
+    int width = view.D > view.Dv ? view.D : view.Dv;
+    if (view.T == 0 || view.H == 0 || view.n_sequences == 0) return SP_OK;
+    if (width <= 64) return sp_sm80_decode_64(&view, &splits, dtype, stream);
+    if (width <= 128) return sp_sm80_decode_128(&view, &splits, dtype, stream);
+    return sp_sm80_decode_256(&view, &splits, dtype, stream);
+}
