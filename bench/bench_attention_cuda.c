@@ -1,9 +1,11 @@
-/* Times attention on the first GPU: bf16, causal, 16384 tokens of width 2048 in sequences of several lengths.  Before a
- * shape is timed, its last rows are held against the definition.
+/* Times attention on the first GPU: bf16, causal, 16384 tokens of width 2048 in sequences of several lengths; decode of
+ * one token for each, with 4 query heads for each key head.  Before a shape is timed, its last rows are held against the
+ * definition.
  *
- *   bench_attention_cuda [NORMALIZER [PASS [D]]]     softpick; forward, backward or backward_any_order; 64 or 128
+ *   bench_attention_cuda [NORMALIZER [PASS [D]]]     softpick; forward, backward, ...; 64 or 128
  *
- * A pass counts 4 D floating-point operations for each query and key that see each other, backward 10 D. */
+ * A pass counts 4 D floating-point operations for each query and key that see each other, backward 10 D; decode counts the
+ * bytes of keys and values. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +18,7 @@
 #include "softpick/attention.h"
 #include "softpick/device.h"
 
-enum { TOKENS = 16384, WIDTH = 2048, CHECKED = 64, WARM_UPS = 5, RUNS = 30, TENSORS = 8 };
+enum { TOKENS = 16384, WIDTH = 2048, GROUP = 4, CHECKED = 64, WARM_UPS = 5, RUNS = 30, TENSORS = 8 };
 
 static const struct {
     int64_t D, T;
@@ -26,13 +28,14 @@ typedef struct bench_pass {
     const char *name;
     sp_attention_pass pass;
     bool any_order;
-    double flops; /* times D, for each pair of query and key */
+    double flops; /* times D, for each pair of query and key; 0: memory decides */
 } bench_pass;
 
 static const bench_pass passes[] = {
     {"forward", SP_ATTENTION_FORWARD, false, 4},
     {"backward", SP_ATTENTION_BACKWARD, false, 10},
     {"backward_any_order", SP_ATTENTION_BACKWARD, true, 10},
+    {"decode", SP_ATTENTION_DECODE, false, 0},
 };
 
 /* The tensors of a problem, each of TOKENS x WIDTH numbers, on the GPU and on the host. */
@@ -88,10 +91,13 @@ static void case_close(bench_case *c) {
     sp_device_release(c->device, c->workspace);
 }
 
-static void case_shape(bench_case *c, int64_t D, int64_t T) {
+/* Sequences of T tokens; in decode q and out have one query of GROUP times as many heads. */
+static void case_shape(bench_case *c, int64_t D, int64_t T, bool decode) {
     for (int i = 0; i < TENSORS; i++) {
+        bool one = decode && (i == 0 || i == 4);
+        const int64_t shape[4] = {TOKENS / T, one ? 1 : T, WIDTH / D * (one ? GROUP : 1), D};
         void *data = c->tensors[i]->data;
-        *c->tensors[i] = sp_tensor_view(data, SP_DTYPE_BF16, 4, (const int64_t[]){TOKENS / T, T, WIDTH / D, D});
+        *c->tensors[i] = sp_tensor_view(data, SP_DTYPE_BF16, 4, shape);
         c->tensors[i]->device = c->device->id;
     }
 }
@@ -136,34 +142,37 @@ static sp_status time_pass(bench_case *c, const bench_pass *pass, double *second
 
 /* ---- checking ----------------------------------------------------------------------------------------------------- */
 
-/* The last CHECKED queries of one head with all keys, as a problem on the host; outputs go to `memory`. */
+/* The last queries (at most CHECKED) of one head with all keys, as a problem on the host; outputs go to `memory`. */
 static sp_attention last_rows(const bench_case *c, int64_t b, int64_t h, uint16_t *memory) {
     sp_attention sub = c->problem;
-    const int64_t T = sub.q.shape[1], D = sub.q.shape[3];
+    const int64_t S = sub.k.shape[1], D = sub.q.shape[3], group = sub.q.shape[2] / sub.k.shape[2];
     sp_tensor *tensors[TENSORS] = {&sub.q, &sub.k, &sub.v, &sub.dout, &sub.out, &sub.dq, &sub.dk, &sub.dv};
     for (int i = 0; i < TENSORS; i++) {
         bool of_keys = i == 1 || i == 2 || i >= 6;
-        int64_t n = of_keys ? T : CHECKED, first = (b * T + T - n) * WIDTH + h * D;
-        tensors[i]->device = 0;
-        tensors[i]->shape[0] = tensors[i]->shape[2] = 1;
-        tensors[i]->shape[1] = n;
-        tensors[i]->data = i < 4 ? (uint16_t *)c->host[i] + first : memory + (i - 4) * T * D;
-        if (i >= 4) tensors[i]->stride[1] = D;
+        sp_tensor *t = tensors[i];
+        int64_t all = t->shape[1], n = of_keys || all < CHECKED ? all : CHECKED;
+        int64_t first = b * t->stride[0] + (all - n) * t->stride[1] + (of_keys ? h / group : h) * D;
+        t->device = 0;
+        t->shape[0] = t->shape[2] = 1;
+        t->shape[1] = n;
+        t->data = i < 4 ? (uint16_t *)c->host[i] + first : memory + (i - 4) * S * D;
+        if (i >= 4) t->stride[1] = D;
     }
     sub.lse = NULL, sub.sink = NULL, sub.stream = NULL;
     if (sub.normalizer == SP_NORMALIZER_SOFTMAX_SINK) sub.sink = (const float *)c->host[4]; /* zeros, as on the GPU */
     return sub;
 }
 
-/* ||ours - truth|| / ||truth|| over the last CHECKED rows of a tensor of the sub-problem. */
+/* ||ours - truth|| / ||truth|| over the last rows (at most CHECKED) of tensor i, `truth` being that of the sub-problem. */
 static double error_of(const bench_case *c, int i, const sp_tensor *truth, int64_t b, int64_t h) {
-    const int64_t T = c->problem.q.shape[1], D = truth->shape[3], rows = truth->shape[1];
+    const sp_tensor *all = c->tensors[i];
+    const int64_t D = truth->shape[3], n = truth->shape[1] < CHECKED ? truth->shape[1] : CHECKED;
     double error = 0, size = 0;
-    for (int64_t t = T - CHECKED; t < T; t++)
+    for (int64_t t = 0; t < n; t++)
         for (int64_t d = 0; d < D; d++) {
-            const uint16_t *wanted = (const uint16_t *)truth->data + (t - T + rows) * D + d;
-            const uint16_t *ours = (const uint16_t *)c->host[i] + (b * T + t) * WIDTH + h * D + d;
-            double x = (double)sp_bf16_to_f32(*wanted), y = (double)sp_bf16_to_f32(*ours);
+            int64_t at = b * all->stride[0] + (all->shape[1] - n + t) * all->stride[1] + h * D + d;
+            double x = (double)sp_bf16_to_f32(((const uint16_t *)truth->data)[(truth->shape[1] - n + t) * D + d]);
+            double y = (double)sp_bf16_to_f32(((const uint16_t *)c->host[i])[at]);
             error += (x - y) * (x - y);
             size += x * x;
         }
@@ -172,8 +181,9 @@ static double error_of(const bench_case *c, int i, const sp_tensor *truth, int64
 
 /* Runs the pass into outputs that are NaN and compares heads here and there. */
 static sp_status check(bench_case *c, const bench_pass *pass) {
-    const int64_t B = c->problem.q.shape[0], H = c->problem.q.shape[2], T = c->problem.q.shape[1];
-    const int first = pass->pass == SP_ATTENTION_FORWARD ? 4 : 5, end = pass->pass == SP_ATTENTION_FORWARD ? 5 : 8;
+    const int64_t B = c->problem.q.shape[0], H = c->problem.q.shape[2], S = c->problem.k.shape[1];
+    const bool backward = pass->pass == SP_ATTENTION_BACKWARD;
+    const int first = backward ? 5 : 4, end = backward ? 8 : 5;
     static const char *const names[TENSORS] = {"q", "k", "v", "dout", "out", "dq", "dk", "dv"};
     void *memory;
     for (int i = first; i < end; i++) {
@@ -183,13 +193,13 @@ static sp_status check(bench_case *c, const bench_pass *pass) {
     SP_TRY(run(c, pass));
     for (int i = first; i < end; i++)
         SP_TRY(sp_device_download(c->device, c->host[i], c->tensors[i]->data, TENSOR_BYTES));
-    SP_TRY(sp_allocate(&memory, 4 * T * c->problem.q.shape[3] * 2, "the definition's outputs"));
+    SP_TRY(sp_allocate(&memory, 4 * S * c->problem.q.shape[3] * 2, "the definition's outputs"));
     sp_status status = SP_OK;
     for (int64_t k = 0; k < 3 && status == SP_OK; k++) {
         int64_t b = k * 5 % B, h = (k * 7 + 3) % H;
         sp_attention sub = last_rows(c, b, h, memory);
         SP_TRY_OR_DONE(sp_attention_define_forward(&sub));
-        if (pass->pass == SP_ATTENTION_BACKWARD) {
+        if (backward) {
             sub.lse = c->host[4]; /* the definition asks for it, and does not read it */
             SP_TRY_OR_DONE(sp_attention_define_backward(&sub));
         }
@@ -207,24 +217,32 @@ done:
 
 /* ---- the table ---------------------------------------------------------------------------------------------------- */
 
-static sp_status bench(bench_case *c, const char *pass_name, int64_t only) {
+static sp_status bench_pass_of(bench_case *c, const bench_pass *pass, int64_t D, int64_t T) {
+    const double pairs = (double)(TOKENS / T) * (WIDTH / D) * T * (T + 1) / 2;
+    const char *name;
+    double seconds;
+    case_shape(c, D, T, pass->pass == SP_ATTENTION_DECODE);
+    if (sp_attention_choose(&c->problem, pass->pass, &name) != SP_OK) return SP_OK;
+    SP_TRY(prepare(c, pass));
+    SP_TRY(check(c, pass));
+    SP_TRY(time_pass(c, pass, &seconds));
+    printf("  %s [%s] %.4f ms", pass->name, name, 1e3 * seconds);
+    if (pass->flops > 0)
+        printf(" %.1f TFLOP/s", 1e-12 * pass->flops * (double)D * pairs / seconds);
+    else
+        printf(" %.2f TB/s", 2e-12 * (double)TENSOR_BYTES / seconds);
+    fflush(stdout);
+    return SP_OK;
+}
+
+static sp_status bench(bench_case *c, const char *only_pass, int64_t only_D) {
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        int64_t D = shapes[s].D, T = shapes[s].T;
-        if (only && D != only) continue;
-        double pairs = (double)(TOKENS / T) * (WIDTH / D) * T * (T + 1) / 2;
-        case_shape(c, D, T);
-        printf("D %3lld T %5lld ", (long long)D, (long long)T);
+        if (only_D && shapes[s].D != only_D) continue;
+        printf("D %3lld T %5lld", (long long)shapes[s].D, (long long)shapes[s].T);
         for (size_t i = 0; i < sizeof passes / sizeof *passes; i++) {
-            const char *name;
-            double seconds;
-            if (pass_name && strcmp(pass_name, passes[i].name) != 0 && passes[i].pass != SP_ATTENTION_FORWARD) continue;
-            if (sp_attention_choose(&c->problem, passes[i].pass, &name) != SP_OK) continue;
-            SP_TRY(prepare(c, &passes[i]));
-            SP_TRY(check(c, &passes[i]));
-            SP_TRY(time_pass(c, &passes[i], &seconds));
-            printf(" %s [%s] %.3f ms, %.1f TFLOP/s", passes[i].name, name, 1e3 * seconds,
-                   1e-12 * passes[i].flops * (double)D * pairs / seconds);
-            fflush(stdout);
+            bool needed = passes[i].pass == SP_ATTENTION_FORWARD; /* backward reads what it leaves */
+            if (!only_pass || needed || strcmp(only_pass, passes[i].name) == 0)
+                SP_TRY(bench_pass_of(c, &passes[i], shapes[s].D, shapes[s].T));
         }
         printf("\n");
     }

@@ -45,6 +45,11 @@ __device__ __forceinline__ void copy_chunk(uint32_t to, const void *from, int by
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
 }
 
+/* The same of a whole chunk. */
+__device__ __forceinline__ void copy_whole_chunk(uint32_t to, const void *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
 /* Closes a group of copies; copies_wait<N> waits until at most the N youngest groups are still under way. */
 __device__ __forceinline__ void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> __device__ __forceinline__ void copies_wait() {

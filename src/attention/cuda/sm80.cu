@@ -1,6 +1,7 @@
 /* The row sm80 on the host: what it accepts, forward, statistics and sums of rows. */
 #include "attention/cuda/sm80_host.cuh"
 #include "attention/cuda/sm80_launch.cuh"
+#include "attention/cuda/sm80_scores.cuh"
 #include "device/cuda_check.cuh"
 
 extern "C" {
@@ -45,46 +46,52 @@ extern "C" bool sp_sm80_accepts(const sp_attention *problem, sp_attention_pass p
     return !reason;
 }
 
-static sp_status forward(const gpu_view *view, sp_dtype dtype, cudaStream_t stream) {
-    int width = view->D > view->Dv ? view->D : view->Dv;
-    if (width <= 64) return sp_sm80_forward_64(view, dtype, stream);
-    if (width <= 128) return sp_sm80_forward_128(view, dtype, stream);
-    return sp_sm80_forward_256(view, dtype, stream);
-}
+/* ---- the kernels of each width ------------------------------------------------------------------------------------ */
 
-static sp_status statistics(const gpu_view *view, const gpu_notes *to, sp_dtype dtype, cudaStream_t stream) {
-    if (view->D <= 64) return sp_sm80_statistics_64(view, to, dtype, stream);
-    if (view->D <= 128) return sp_sm80_statistics_128(view, to, dtype, stream);
-    return sp_sm80_statistics_256(view, to, dtype, stream);
+typedef struct width_kernels {
+    int width, rows; /* of a tile of queries */
+    sp_status (*forward)(const gpu_view *view, sp_dtype dtype, cudaStream_t stream);
+    sp_status (*statistics)(const gpu_view *view, const gpu_notes *to, sp_dtype dtype, cudaStream_t stream);
+} width_kernels;
+
+static const width_kernels widths[] = {
+    {64, tile_shape<64>::ROWS, sp_sm80_forward_64, sp_sm80_statistics_64},
+    {128, tile_shape<128>::ROWS, sp_sm80_forward_128, sp_sm80_statistics_128},
+    {256, tile_shape<256>::ROWS, sp_sm80_forward_256, sp_sm80_statistics_256},
+};
+
+static const width_kernels *kernels_of(const sp_attention *problem) {
+    const width_kernels *kernels = widths;
+    while (kernels->width < problem->q.shape[3] || kernels->width < problem->v.shape[3]) kernels++;
+    return kernels;
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 extern "C" sp_status sp_sm80_forward_workspace(const sp_attention *problem, int64_t *n_bytes) {
-    *n_bytes = 0;
-    (void)gpu_lists_carve(problem, NULL, n_bytes);
+    *n_bytes = gpu_view_bytes(problem, kernels_of(problem)->rows);
     return SP_OK;
 }
 
 extern "C" sp_status sp_sm80_forward(const sp_attention *problem, void *workspace) {
-    int64_t used = 0;
-    gpu_lists placed = gpu_lists_carve(problem, workspace, &used);
-    cudaStream_t stream = (cudaStream_t)problem->stream;
-    SP_TRY(gpu_lists_copy(problem, &placed));
-    gpu_view view = gpu_view_of(problem, &placed);
-    SP_TRY(forward(&view, problem->q.dtype, stream));
-    if (!sp_problem_wants_statistics(problem)) return SP_OK;
+    const width_kernels *kernels = kernels_of(problem);
     const sp_attention_statistics *wanted = &problem->statistics;
+    cudaStream_t stream = (cudaStream_t)problem->stream;
+    gpu_view view;
+    SP_TRY(gpu_view_begin(problem, kernels->rows, workspace, &view));
+    if (view.n_items == 0) return SP_OK;
+    SP_TRY(kernels->forward(&view, problem->q.dtype, stream));
+    if (!sp_problem_wants_statistics(problem)) return SP_OK;
     gpu_notes to = {};
     to.mass = wanted->mass, to.first_mass = wanted->first_mass;
     to.entropy = wanted->entropy, to.highest = wanted->highest;
     to.zeros = wanted->zeros;
-    return statistics(&view, &to, problem->q.dtype, stream);
+    return kernels->statistics(&view, &to, problem->q.dtype, stream);
 }
 
 /* ---- sums of rows ------------------------------------------------------------------------------------------------- */
 
-/* Arrays of the GPU as long as those on the host, and the lists of the problem, in one allocation. */
+/* Arrays of the GPU as long as those on the host. */
 static gpu_notes carve_sums(const sp_row_sums *sums, int64_t n, void *memory, int64_t *used) {
     gpu_notes to = {};
     if (sums->mass) to.mass = (float *)sp_carve(memory, used, n, sizeof(float));
@@ -111,24 +118,26 @@ static sp_status copy_sums(const sp_row_sums *sums, const gpu_notes *from, int64
     return SP_OK;
 }
 
+/* `memory`: | what the view needs | the arrays | */
 static sp_status row_sums(const sp_attention *problem, float small, const sp_row_sums *sums, void *memory) {
-    int64_t used = 0, n = problem->q.shape[0] * problem->q.shape[2] * problem->q.shape[1];
+    const width_kernels *kernels = kernels_of(problem);
+    int64_t used = gpu_view_bytes(problem, kernels->rows);
+    int64_t n = problem->q.shape[0] * problem->q.shape[2] * problem->q.shape[1];
     cudaStream_t stream = (cudaStream_t)problem->stream;
-    gpu_lists placed = gpu_lists_carve(problem, memory, &used);
+    gpu_view view;
     gpu_notes to = carve_sums(sums, n, memory, &used);
     to.small_limit = small;
     to.count_underflow = true;
-    SP_TRY(gpu_lists_copy(problem, &placed));
-    gpu_view view = gpu_view_of(problem, &placed);
+    SP_TRY(gpu_view_begin(problem, kernels->rows, memory, &view));
     view.lse = NULL;
-    SP_TRY(statistics(&view, &to, problem->q.dtype, stream));
+    if (view.n_items == 0) return SP_OK;
+    SP_TRY(kernels->statistics(&view, &to, problem->q.dtype, stream));
     return copy_sums(sums, &to, n, stream);
 }
 
 extern "C" sp_status sp_sm80_row_sums(const sp_attention *problem, float small, const sp_row_sums *sums) {
-    int64_t bytes = 0;
+    int64_t bytes = gpu_view_bytes(problem, kernels_of(problem)->rows);
     void *memory = NULL;
-    (void)gpu_lists_carve(problem, NULL, &bytes);
     (void)carve_sums(sums, problem->q.shape[0] * problem->q.shape[2] * problem->q.shape[1], NULL, &bytes);
     SP_CUDA_TRY(cudaMalloc(&memory, (size_t)(bytes > 0 ? bytes : 1)));
     sp_status status = row_sums(problem, small, sums, memory);

@@ -46,7 +46,7 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         }
     }
 
-    /* Raises the shift of rows to their highest score in the block that begins at `key`. */
+    /* Raises the shift of rows to their highest score in the unit that begins at `key`. */
     __device__ __forceinline__ void measure(const gpu_view &view, const tile_job &job, int key) {
         int column = this->first_column(key);
         EACH_ROW(part, half, PARTS) {
@@ -69,7 +69,7 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         }
     }
 
-    /* Scores of the block that begins at `key` become numerators; sums: those of the block's denominator terms. */
+    /* Scores of the unit that begins at `key` become numerators; sums: those of the unit's denominator terms. */
     template <bool ANY>
     __device__ __forceinline__ void weigh(const gpu_view &view, const tile_job &job, int key, float sums[PARTS][2]) {
         int column = this->first_column(key);
@@ -96,16 +96,15 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
 
     __device__ __forceinline__ void add_values(uint32_t v_tile) {
 #pragma unroll
-        for (int step = 0; step < shape::KEYS / 16; step++) {
+        for (int step = 0; step < shape::UNIT / 16; step++) {
             uint32_t a[PARTS][4], b[4];
 #pragma unroll
             for (int part = 0; part < PARTS; part++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) a[part][i] = p[part][2 * step + i / 2][i % 2];
-            uint32_t address = v_tile + v_offset + step * 16 * WIDTH * 2;
 #pragma unroll
             for (int j = 0; j < shape::WIDTH_TILES; j += 2) {
-                load_matrices_transposed(b, address ^ (j * CHUNK_BYTES));
+                load_matrices_transposed(b, v_tile + (v_offset ^ (j * CHUNK_BYTES)) + step * 16 * WIDTH * 2);
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) {
                     mma_16816<half_t>(out[part][j], a[part], b);
@@ -115,11 +114,11 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         }
     }
 
-    __device__ __forceinline__ void add_block(const gpu_view &view, const tile_job &job, int key, uint32_t k_tile,
-                                              uint32_t v_tile) {
+    __device__ __forceinline__ void add_unit(const gpu_view &view, const tile_job &job, int key, uint32_t k_tile,
+                                             uint32_t v_tile) {
         bool all;
         float sums[PARTS][2];
-        if (!this->sees_block(view, job, key, &all)) return;
+        if (!this->sees_unit(view, job, key, &all)) return;
         for (bool again = !measured;; again = true) {
             bool high = false;
             asm volatile("" : "+r"(key)); /* or what weigh<true> compares is computed ahead, for each block */
@@ -214,7 +213,11 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, tile_shape<WIDTH>:
         if (i == 0) warp.keep_queries();
         load_block(i + shape::STAGES - 1);
         uint32_t k = stages + i % shape::STAGES * 2 * shape::KEYS_BYTES;
-        warp.add_block(view, job, (last - i) * shape::KEYS, k, k + shape::KEYS_BYTES);
+#pragma unroll 1
+        for (int unit = shape::KEYS / shape::UNIT - 1; unit >= 0; unit--) {
+            uint32_t k_unit = k + unit * shape::UNIT_BYTES;
+            warp.add_unit(view, job, (last - i) * shape::KEYS + unit * shape::UNIT, k_unit, k_unit + shape::KEYS_BYTES);
+        }
     }
     warp.finish(view, job, shared);
     __syncwarp();
@@ -224,28 +227,23 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, tile_shape<WIDTH>:
 /* ---- launching -------------------------------------------------------------------------------------------------- */
 
 template <typename half_t, bool PICKS, int WIDTH>
-static sp_status forward_launch(const gpu_view *view, int64_t n_items, cudaStream_t stream) {
+static sp_status forward_launch(const gpu_view *view, cudaStream_t stream) {
     typedef tile_shape<WIDTH> shape;
     const int shared_bytes = shape::Q_BYTES + 2 * shape::STAGES * shape::KEYS_BYTES;
     auto kernel = forward_kernel<half_t, PICKS, WIDTH>;
     SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-    kernel<<<(unsigned)n_items, shape::THREADS, shared_bytes, stream>>>(*view);
+    kernel<<<(unsigned)view->n_items, shape::THREADS, shared_bytes, stream>>>(*view);
     SP_CUDA_LAUNCHED("attention forward");
     return SP_OK;
 }
 
 template <int WIDTH> static sp_status forward_dispatch(const gpu_view *view, sp_dtype dtype, cudaStream_t stream) {
-    gpu_view placed = *view;
-    int64_t n_items = view_place_tiles(&placed, tile_shape<WIDTH>::ROWS);
     bool picks = view->normalizer == SP_NORMALIZER_SOFTPICK;
-    if (n_items == 0) return SP_OK;
-    SP_REQUIRE(n_items < INT32_MAX, SP_UNSUPPORTED,
-               "attention of %lld tiles of queries is more than a GPU takes at once", (long long)n_items);
     if (dtype == SP_DTYPE_BF16)
-        return picks ? forward_launch<__nv_bfloat16, true, WIDTH>(&placed, n_items, stream)
-                     : forward_launch<__nv_bfloat16, false, WIDTH>(&placed, n_items, stream);
-    return picks ? forward_launch<__half, true, WIDTH>(&placed, n_items, stream)
-                 : forward_launch<__half, false, WIDTH>(&placed, n_items, stream);
+        return picks ? forward_launch<__nv_bfloat16, true, WIDTH>(view, stream)
+                     : forward_launch<__nv_bfloat16, false, WIDTH>(view, stream);
+    return picks ? forward_launch<__half, true, WIDTH>(view, stream)
+                 : forward_launch<__half, false, WIDTH>(view, stream);
 }
 
 #endif

@@ -60,15 +60,6 @@ static int section_of(const sp_attention *problem) {
     return (int)(section < 1 ? 1 : section > heads ? heads : section);
 }
 
-static int longest_queries(const sp_attention *problem) {
-    int64_t longest = 0;
-    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
-        int64_t n = sp_problem_sequence(problem, i).n_q;
-        if (n > longest) longest = n;
-    }
-    return (int)longest;
-}
-
 gpu_view gpu_view_of(const sp_attention *problem, const gpu_lists *placed) {
     gpu_view view = {};
     view.q = tensor_of(&problem->q), view.k = tensor_of(&problem->k);
@@ -89,6 +80,35 @@ gpu_view gpu_view_of(const sp_attention *problem, const gpu_lists *placed) {
     view.page_table = placed->page_table, view.pages_per_sequence = problem->pages_per_sequence;
     view.page_size = (int)problem->k.shape[1];
     view.section = section_of(problem);
-    view.longest = longest_queries(problem);
     return view;
+}
+
+static int64_t longest_queries(const sp_attention *problem) {
+    int64_t longest = 0;
+    for (int64_t i = 0; i < sp_problem_n_sequences(problem); i++) {
+        int64_t n = sp_problem_sequence(problem, i).n_q;
+        if (n > longest) longest = n;
+    }
+    return longest;
+}
+
+int64_t gpu_view_bytes(const sp_attention *problem, int rows) {
+    int64_t used = 0;
+    (void)gpu_lists_carve(problem, NULL, &used);
+    (void)gpu_items_carve(problem, rows, NULL, &used);
+    return used;
+}
+
+sp_status gpu_view_begin(const sp_attention *problem, int rows, void *workspace, gpu_view *view) {
+    int64_t used = 0;
+    gpu_lists lists = gpu_lists_carve(problem, workspace, &used);
+    gpu_items items = gpu_items_carve(problem, rows, workspace, &used);
+    *view = gpu_view_of(problem, &lists);
+    view->n_tiles = (int)((longest_queries(problem) + rows - 1) / rows);
+    view->items = items.list;
+    view->n_items = (problem->cu_q ? items.n : (int64_t)view->n_sequences * view->n_tiles) * view->H;
+    SP_REQUIRE(view->n_items < INT32_MAX, SP_UNSUPPORTED,
+               "attention of %lld tiles of queries is more than a GPU takes at once", (long long)view->n_items);
+    SP_TRY(gpu_lists_copy(problem, &lists));
+    return gpu_items_make(view, &items, rows, (cudaStream_t)problem->stream);
 }

@@ -9,11 +9,28 @@ struct gpu_lists {
     int64_t *cu_q, *cu_k, *key_lengths, *page_table;
 };
 
+/* The list of tiles of packed sequences; n = 0: there is none. */
+struct gpu_items {
+    int2 *list;
+    int *counts; /* memory to sort with */
+    int64_t n;
+};
+
 /* Takes their memory from `workspace`, each at a multiple of SP_ALIGNMENT. */
 gpu_lists gpu_lists_carve(const sp_attention *problem, void *workspace, int64_t *used);
 /* Queues their copies.  The host's lists may change as soon as the call returns. */
 SP_MUST_CHECK sp_status gpu_lists_copy(const sp_attention *problem, const gpu_lists *placed);
 
+/* For tiles of `rows` queries. */
+gpu_items gpu_items_carve(const sp_attention *problem, int rows, void *workspace, int64_t *used);
+/* Queues the making of the list that view->items is to be. */
+SP_MUST_CHECK sp_status gpu_items_make(const gpu_view *view, const gpu_items *placed, int rows, cudaStream_t stream);
+
+/* Without tiles: for decode. */
 gpu_view gpu_view_of(const sp_attention *problem, const gpu_lists *placed);
+/* What kernels over tiles of `rows` queries need before them: bytes of workspace, and the view, complete, with what makes
+ * its lists queued. */
+int64_t gpu_view_bytes(const sp_attention *problem, int rows);
+SP_MUST_CHECK sp_status gpu_view_begin(const sp_attention *problem, int rows, void *workspace, gpu_view *view);
 
 #endif

@@ -14,7 +14,8 @@
 template <int WIDTH> struct tile_sizes;
 template <> struct tile_sizes<64> {
     enum {
-        KEYS = 64,   /* of a block */
+        KEYS = 64,   /* of a block, in shared memory */
+        UNIT = 64,   /* keys whose scores are in registers */
         WARPS = 4,   /* of a block of threads */
         PARTS = 2,   /* of 16 rows in a warp */
         STAGES = 2,  /* blocks of keys in shared memory */
@@ -23,10 +24,10 @@ template <> struct tile_sizes<64> {
     };
 };
 template <> struct tile_sizes<128> {
-    enum { KEYS = 32, WARPS = 4, PARTS = 2, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
+    enum { KEYS = 32, UNIT = 32, WARPS = 4, PARTS = 2, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
 };
 template <> struct tile_sizes<256> {
-    enum { KEYS = 32, WARPS = 4, PARTS = 1, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
+    enum { KEYS = 32, UNIT = 32, WARPS = 4, PARTS = 1, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
 };
 
 template <int WIDTH> struct tile_shape : tile_sizes<WIDTH> {
@@ -36,10 +37,11 @@ template <int WIDTH> struct tile_shape : tile_sizes<WIDTH> {
         WARP_ROWS = 16 * sizes::PARTS,
         ROWS = sizes::WARPS * WARP_ROWS,
         STEPS = WIDTH / 16,          /* of 16 channels */
-        KEY_TILES = sizes::KEYS / 8, /* of 8 keys */
+        KEY_TILES = sizes::UNIT / 8, /* of 8 keys */
         WIDTH_TILES = WIDTH / 8,     /* of 8 channels */
         Q_BYTES = ROWS * WIDTH * 2,
         KEYS_BYTES = sizes::KEYS * WIDTH * 2,
+        UNIT_BYTES = sizes::UNIT * WIDTH * 2,
     };
 };
 
@@ -52,13 +54,13 @@ template <int WIDTH, int N, int THREADS> struct tile_loader {
     static_assert(N % ROWS == 0, "every thread copies as many chunks");
 
     const char *from; /* this thread's first chunk of the next tile */
-    int64_t stride;   /* bytes */
+    int64_t stride;   /* from one of its rows to the next, in bytes */
     int row, chunk, bytes;
 
     /* `rows`: the first row of the first tile. */
     __device__ __forceinline__ tile_loader(const char *rows, int64_t row_stride, int width)
-        : stride(row_stride * 2), row(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS) {
-        from = rows + row * stride + chunk * CHUNK_BYTES;
+        : stride(ROWS * row_stride * 2), row(threadIdx.x / CHUNKS), chunk(threadIdx.x % CHUNKS) {
+        from = rows + row * row_stride * 2 + chunk * CHUNK_BYTES;
         bytes = min(max(2 * (width - chunk * CHUNK), 0), (int)CHUNK_BYTES);
     }
 
@@ -70,20 +72,21 @@ template <int WIDTH, int N, int THREADS> struct tile_loader {
 
     /* Begins to copy a tile of which n rows are there, the others become zeros. */
     __device__ __forceinline__ void load(uint32_t tile, int n) const {
-        if (n >= N) {
+        const char *next = from;
+        if (n >= N && bytes == CHUNK_BYTES) {
 #pragma unroll
-            for (int i = 0; i < N / ROWS; i++) copy_chunk(tile + place(i), from + i * ROWS * stride, bytes);
+            for (int i = 0; i < N / ROWS; i++, next += stride) copy_whole_chunk(tile + place(i), next);
         } else {
 #pragma unroll
-            for (int i = 0; i < N / ROWS; i++) {
+            for (int i = 0; i < N / ROWS; i++, next += stride) {
                 bool inside = row + i * ROWS < n;
-                copy_chunk(tile + place(i), inside ? from + i * ROWS * stride : from, inside ? bytes : 0);
+                copy_chunk(tile + place(i), inside ? next : from, inside ? bytes : 0);
             }
         }
     }
 
     /* The next tile lies before this one. */
-    __device__ __forceinline__ void step_back() { from -= N * stride; }
+    __device__ __forceinline__ void step_back() { from -= N / ROWS * stride; }
 };
 
 /* What a block of threads works on. */
@@ -190,16 +193,16 @@ template <typename half_t, int WIDTH> struct score_warp {
         }
     }
 
-    /* Whether a row of the warp sees a key of the block that begins at `key`; *all: whether all rows see all of it. */
-    __device__ __forceinline__ bool sees_block(const gpu_view &view, const tile_job &job, int key, bool *all) const {
+    /* Whether a row of the warp sees a key of the unit that begins at `key`; *all: whether all rows see all of it. */
+    __device__ __forceinline__ bool sees_unit(const gpu_view &view, const tile_job &job, int key, bool *all) const {
         int first_position = job.first_row + threadIdx.x / LANES * shape::WARP_ROWS + job.offset;
         weigh_range first = view_visible(view, job.sequence, first_position);
         weigh_range last = view_visible(view, job.sequence, first_position + shape::WARP_ROWS - 1);
-        *all = key >= last.first && key + shape::KEYS <= first.end;
-        return key < last.end && key + shape::KEYS > first.first;
+        *all = key >= last.first && key + shape::UNIT <= first.end;
+        return key < last.end && key + shape::UNIT > first.first;
     }
 
-    /* Key of this lane's first column, in the block that begins at `key`. */
+    /* Key of this lane's first column, in the unit that begins at `key`. */
     static __device__ __forceinline__ int first_column(int key) { return key + threadIdx.x % 4 * 2; }
 };
 

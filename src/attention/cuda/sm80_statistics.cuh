@@ -42,7 +42,7 @@ template <typename half_t, int WIDTH> struct statistics_warp : score_warp<half_t
         }
     }
 
-    /* Adds the block's terms to the denominators. */
+    /* Adds the unit's terms to the denominators. */
     __device__ __forceinline__ void add_terms(const gpu_view &view, const tile_job &job, int key) {
         int column = this->first_column(key);
         EACH_ROW(part, half, PARTS) {
@@ -94,7 +94,7 @@ template <typename half_t, int WIDTH> struct statistics_warp : score_warp<half_t
         return s < 1 ? unit * expm1f(s) : exp2f(s * LOG2_E - log_sum) - unit;
     }
 
-    /* Notes the block's weights. */
+    /* Notes the unit's weights. */
     __device__ __forceinline__ void add_notes(const gpu_view &view, const tile_job &job, int key, const gpu_notes &to) {
         int column = this->first_column(key);
         EACH_ROW(part, half, PARTS) {
@@ -180,12 +180,14 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, 2)
         if (i == 0) warp.keep_queries();
         if (i == n_turns - n_blocks) warp.set_lse(view, job);
         load_block(i + shape::STAGES - 1);
-        if (!warp.sees_block(view, job, key, &all)) continue;
-        warp.compute_scores(stages + i % shape::STAGES * shape::KEYS_BYTES);
-        if (i < n_turns - n_blocks)
-            warp.add_terms(view, job, key);
-        else
-            warp.add_notes(view, job, key, to);
+        for (int unit = 0; unit < shape::KEYS / shape::UNIT; unit++, key += shape::UNIT) {
+            if (!warp.sees_unit(view, job, key, &all)) continue;
+            warp.compute_scores(stages + i % shape::STAGES * shape::KEYS_BYTES + unit * shape::UNIT_BYTES);
+            if (i < n_turns - n_blocks)
+                warp.add_terms(view, job, key);
+            else
+                warp.add_notes(view, job, key, to);
+        }
     }
     warp.store(view, job, to);
 }
@@ -193,23 +195,20 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, 2)
 /* ---- launching -------------------------------------------------------------------------------------------------- */
 
 template <typename half_t, int WIDTH>
-static sp_status statistics_launch(const gpu_view *view, const gpu_notes *to, int64_t n_items, cudaStream_t stream) {
+static sp_status statistics_launch(const gpu_view *view, const gpu_notes *to, cudaStream_t stream) {
     typedef tile_shape<WIDTH> shape;
     const int shared_bytes = shape::Q_BYTES + shape::STAGES * shape::KEYS_BYTES;
     auto kernel = statistics_kernel<half_t, WIDTH>;
     SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-    kernel<<<(unsigned)n_items, shape::THREADS, shared_bytes, stream>>>(*view, *to);
+    kernel<<<(unsigned)view->n_items, shape::THREADS, shared_bytes, stream>>>(*view, *to);
     SP_CUDA_LAUNCHED("attention statistics");
     return SP_OK;
 }
 
 template <int WIDTH>
 static sp_status statistics_dispatch(const gpu_view *view, const gpu_notes *to, sp_dtype dtype, cudaStream_t stream) {
-    gpu_view placed = *view;
-    int64_t n_items = view_place_tiles(&placed, tile_shape<WIDTH>::ROWS);
-    if (n_items == 0) return SP_OK;
-    return dtype == SP_DTYPE_BF16 ? statistics_launch<__nv_bfloat16, WIDTH>(&placed, to, n_items, stream)
-                                  : statistics_launch<__half, WIDTH>(&placed, to, n_items, stream);
+    return dtype == SP_DTYPE_BF16 ? statistics_launch<__nv_bfloat16, WIDTH>(view, to, stream)
+                                  : statistics_launch<__half, WIDTH>(view, to, stream);
 }
 
 #endif

@@ -31,16 +31,11 @@ struct gpu_view {
     const int64_t *page_table;
     int64_t pages_per_sequence;
     int page_size;
-    int section; /* sequences times key/value heads that are worked through together */
-    int longest; /* queries of the longest sequence */
-    int n_tiles; /* tiles of queries that it has */
+    int n_tiles;     /* tiles of queries of the longest sequence */
+    int section;     /* sequences times key/value heads that are worked through together */
+    int2 *items;     /* packed sequences: all tiles, sequence and place in it; else NULL */
+    int64_t n_items; /* tiles of all heads */
 };
-
-/* Cuts the queries into tiles of `rows`; returns how many there are, in all heads, if all sequences were the longest. */
-static inline int64_t view_place_tiles(gpu_view *view, int rows) {
-    view->n_tiles = (view->longest + rows - 1) / rows;
-    return (int64_t)view->n_sequences * view->H * view->n_tiles;
-}
 
 /* As sp_sequence. */
 struct gpu_sequence {
@@ -90,6 +85,10 @@ struct gpu_item {
 };
 
 __device__ __forceinline__ gpu_item view_item(const gpu_view &view, int index) {
+    if (view.items) {
+        int2 item = view.items[index / view.H];
+        return {item.x, index % view.H, item.y};
+    }
     int n_heads = view.n_sequences * view.Hkv, per_section = view.section * view.group * view.n_tiles;
     int first = index / per_section * view.section, heads = min(view.section, n_heads - first) * view.group;
     int rest = index % per_section, head = rest % heads, key_head = first + head / view.group;
