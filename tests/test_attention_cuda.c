@@ -44,15 +44,19 @@ static void twin_close(twin_case *twin) {
     case_close(&twin->truth);
 }
 
-static double out_bound(sp_dtype dtype) { return dtype == SP_DTYPE_BF16 ? 4e-3 : 6e-4; }
+/* Largest ||ours - truth||, relative to ||truth||.  Where there are few rows, or all are alike, the roundings of one key
+ * that outweighs the others do not cancel. */
+static double out_bound(const attention_shape *shape, bool alike) {
+    double bound = shape->dtype == SP_DTYPE_BF16 ? 4e-3 : 6e-4;
+    return alike || shape->B * shape->T * shape->H < 100 ? 2 * bound : bound;
+}
 
 /* Whether outputs and log denominators agree; tells what does not. */
-static bool twin_agrees(const twin_case *twin, const attention_shape *shape) {
+static bool twin_agrees(const twin_case *twin, const attention_shape *shape, bool alike) {
     char text[320];
     double out = cuda_tensor_error(&twin->truth.problem.out, &twin->host.problem.out);
     double lse = cuda_floats_error(twin->truth.lse, twin->host.lse, twin->host.n_lse);
-    bool near = out <= out_bound(shape->dtype) && lse <= 1e-3 && twin->ours.n_written_outside == 0;
-    if (near) return true;
+    if (out <= out_bound(shape, alike) && lse <= 1e-3 && twin->ours.n_written_outside == 0) return true;
     case_describe(shape, text, sizeof text);
     fprintf(stderr, "%s: error of out %.3g, of lse %.3g, %lld bytes written outside\n", text, out, lse,
             (long long)twin->ours.n_written_outside);
@@ -72,7 +76,7 @@ static bool pass_agrees(const attention_shape *shape, sp_attention_pass pass, ch
     cuda_expect(pass == SP_ATTENTION_DECODE ? sp_attention_define_decode(&twin.truth.problem)
                                             : sp_attention_define_forward(&twin.truth.problem));
     cuda_expect(cuda_case_run(&twin.ours, pass));
-    bool near = twin_agrees(&twin, shape);
+    bool near = twin_agrees(&twin, shape, change);
     twin_close(&twin);
     return near;
 }
@@ -175,7 +179,7 @@ static void parts_of_one_buffer_agree(void **state) {
     }
     cuda_expect(sp_attention_define_forward(&twin.truth.problem));
     cuda_expect(cuda_case_run(&twin.ours, SP_ATTENTION_FORWARD));
-    assert_true(twin_agrees(&twin, &shape));
+    assert_true(twin_agrees(&twin, &shape, false));
     sp_device_release(gpu, buffer);
     twin_close(&twin);
 }
@@ -317,9 +321,11 @@ static void statistics_agree(void **state) {
         if (shape.dtype == SP_DTYPE_F32) shape.dtype = SP_DTYPE_BF16;
         shape.liveness = shape.interleaved = false, shape.statistics = true;
         twin_case twin;
-        twin_open(&twin, &shape);
+        case_open(&twin.truth, &shape);
+        case_open(&twin.host, &shape);
+        if (seed % 2) twin.host.problem.lse = NULL; /* then they are not of forward's own denominators */
+        cuda_case_open(&twin.ours, &twin.host, gpu);
         cuda_expect(sp_attention_define_forward(&twin.truth.problem));
-        if (seed % 2) twin.ours.problem.lse = NULL; /* then they are not of forward's own denominators */
         cuda_expect(cuda_case_run(&twin.ours, SP_ATTENTION_FORWARD));
         const sp_attention_statistics *a = &twin.truth.statistics, *b = &twin.host.statistics;
         for (int64_t i = 0; i < twin.host.n_lse; i++) {

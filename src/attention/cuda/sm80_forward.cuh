@@ -46,7 +46,7 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         }
     }
 
-    /* Raises the shift of rows to their highest score in the unit that begins at `key`. */
+    /* Raises the shift of rows to their highest score in the block that begins at `key`. */
     __device__ __forceinline__ void measure(const gpu_view &view, const tile_job &job, int key) {
         int column = this->first_column(key);
         EACH_ROW(part, half, PARTS) {
@@ -69,7 +69,7 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         }
     }
 
-    /* Scores of the unit that begins at `key` become numerators; sums: those of the unit's denominator terms. */
+    /* Scores of the block that begins at `key` become numerators; sums: those of the block's denominator terms. */
     template <bool ANY>
     __device__ __forceinline__ void weigh(const gpu_view &view, const tile_job &job, int key, float sums[PARTS][2]) {
         int column = this->first_column(key);
@@ -96,7 +96,7 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
 
     __device__ __forceinline__ void add_values(uint32_t v_tile) {
 #pragma unroll
-        for (int step = 0; step < shape::UNIT / 16; step++) {
+        for (int step = 0; step < shape::KEYS / 16; step++) {
             uint32_t a[PARTS][4], b[4];
 #pragma unroll
             for (int part = 0; part < PARTS; part++)
@@ -114,11 +114,11 @@ template <typename half_t, bool PICKS, int WIDTH> struct forward_warp : score_wa
         }
     }
 
-    __device__ __forceinline__ void add_unit(const gpu_view &view, const tile_job &job, int key, uint32_t k_tile,
-                                             uint32_t v_tile) {
+    __device__ __forceinline__ void add_block(const gpu_view &view, const tile_job &job, int key, uint32_t k_tile,
+                                              uint32_t v_tile) {
         bool all;
         float sums[PARTS][2];
-        if (!this->sees_unit(view, job, key, &all)) return;
+        if (!this->sees_block(view, job, key, &all)) return;
         for (bool again = !measured;; again = true) {
             bool high = false;
             asm volatile("" : "+r"(key)); /* or what weigh<true> compares is computed ahead, for each block */
@@ -213,11 +213,7 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, tile_shape<WIDTH>:
         if (i == 0) warp.keep_queries();
         load_block(i + shape::STAGES - 1);
         uint32_t k = stages + i % shape::STAGES * 2 * shape::KEYS_BYTES;
-#pragma unroll 1
-        for (int unit = shape::KEYS / shape::UNIT - 1; unit >= 0; unit--) {
-            uint32_t k_unit = k + unit * shape::UNIT_BYTES;
-            warp.add_unit(view, job, (last - i) * shape::KEYS + unit * shape::UNIT, k_unit, k_unit + shape::KEYS_BYTES);
-        }
+        warp.add_block(view, job, (last - i) * shape::KEYS, k, k + shape::KEYS_BYTES);
     }
     warp.finish(view, job, shared);
     __syncwarp();

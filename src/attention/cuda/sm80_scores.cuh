@@ -14,8 +14,7 @@
 template <int WIDTH> struct tile_sizes;
 template <> struct tile_sizes<64> {
     enum {
-        KEYS = 64,   /* of a block, in shared memory */
-        UNIT = 64,   /* keys whose scores are in registers */
+        KEYS = 64,   /* of a block */
         WARPS = 4,   /* of a block of threads */
         PARTS = 2,   /* of 16 rows in a warp */
         STAGES = 2,  /* blocks of keys in shared memory */
@@ -24,10 +23,10 @@ template <> struct tile_sizes<64> {
     };
 };
 template <> struct tile_sizes<128> {
-    enum { KEYS = 32, UNIT = 32, WARPS = 4, PARTS = 2, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
+    enum { KEYS = 32, WARPS = 4, PARTS = 2, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
 };
 template <> struct tile_sizes<256> {
-    enum { KEYS = 32, UNIT = 32, WARPS = 4, PARTS = 1, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
+    enum { KEYS = 32, WARPS = 4, PARTS = 1, STAGES = 2, BLOCKS = 2, Q_STAYS = 0 };
 };
 
 template <int WIDTH> struct tile_shape : tile_sizes<WIDTH> {
@@ -37,11 +36,10 @@ template <int WIDTH> struct tile_shape : tile_sizes<WIDTH> {
         WARP_ROWS = 16 * sizes::PARTS,
         ROWS = sizes::WARPS * WARP_ROWS,
         STEPS = WIDTH / 16,          /* of 16 channels */
-        KEY_TILES = sizes::UNIT / 8, /* of 8 keys */
+        KEY_TILES = sizes::KEYS / 8, /* of 8 keys */
         WIDTH_TILES = WIDTH / 8,     /* of 8 channels */
         Q_BYTES = ROWS * WIDTH * 2,
         KEYS_BYTES = sizes::KEYS * WIDTH * 2,
-        UNIT_BYTES = sizes::UNIT * WIDTH * 2,
     };
 };
 
@@ -193,16 +191,16 @@ template <typename half_t, int WIDTH> struct score_warp {
         }
     }
 
-    /* Whether a row of the warp sees a key of the unit that begins at `key`; *all: whether all rows see all of it. */
-    __device__ __forceinline__ bool sees_unit(const gpu_view &view, const tile_job &job, int key, bool *all) const {
+    /* Whether a row of the warp sees a key of the block that begins at `key`; *all: whether all rows see all of it. */
+    __device__ __forceinline__ bool sees_block(const gpu_view &view, const tile_job &job, int key, bool *all) const {
         int first_position = job.first_row + threadIdx.x / LANES * shape::WARP_ROWS + job.offset;
         weigh_range first = view_visible(view, job.sequence, first_position);
         weigh_range last = view_visible(view, job.sequence, first_position + shape::WARP_ROWS - 1);
-        *all = key >= last.first && key + shape::UNIT <= first.end;
-        return key < last.end && key + shape::UNIT > first.first;
+        *all = key >= last.first && key + shape::KEYS <= first.end;
+        return key < last.end && key + shape::KEYS > first.first;
     }
 
-    /* Key of this lane's first column, in the unit that begins at `key`. */
+    /* Key of this lane's first column, in the block that begins at `key`. */
     static __device__ __forceinline__ int first_column(int key) { return key + threadIdx.x % 4 * 2; }
 };
 

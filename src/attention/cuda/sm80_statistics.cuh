@@ -42,7 +42,7 @@ template <typename half_t, int WIDTH> struct statistics_warp : score_warp<half_t
         }
     }
 
-    /* Adds the unit's terms to the denominators. */
+    /* Adds the block's terms to the denominators. */
     __device__ __forceinline__ void add_terms(const gpu_view &view, const tile_job &job, int key) {
         int column = this->first_column(key);
         EACH_ROW(part, half, PARTS) {
@@ -94,7 +94,7 @@ template <typename half_t, int WIDTH> struct statistics_warp : score_warp<half_t
         return s < 1 ? unit * expm1f(s) : exp2f(s * LOG2_E - log_sum) - unit;
     }
 
-    /* Notes the unit's weights. */
+    /* Notes the block's weights. */
     __device__ __forceinline__ void add_notes(const gpu_view &view, const tile_job &job, int key, const gpu_notes &to) {
         int column = this->first_column(key);
         EACH_ROW(part, half, PARTS) {
@@ -180,14 +180,12 @@ __global__ void __launch_bounds__(tile_shape<WIDTH>::THREADS, 2)
         if (i == 0) warp.keep_queries();
         if (i == n_turns - n_blocks) warp.set_lse(view, job);
         load_block(i + shape::STAGES - 1);
-        for (int unit = 0; unit < shape::KEYS / shape::UNIT; unit++, key += shape::UNIT) {
-            if (!warp.sees_unit(view, job, key, &all)) continue;
-            warp.compute_scores(stages + i % shape::STAGES * shape::KEYS_BYTES + unit * shape::UNIT_BYTES);
-            if (i < n_turns - n_blocks)
-                warp.add_terms(view, job, key);
-            else
-                warp.add_notes(view, job, key, to);
-        }
+        if (!warp.sees_block(view, job, key, &all)) continue;
+        warp.compute_scores(stages + i % shape::STAGES * shape::KEYS_BYTES);
+        if (i < n_turns - n_blocks)
+            warp.add_terms(view, job, key);
+        else
+            warp.add_notes(view, job, key, to);
     }
     warp.store(view, job, to);
 }
