@@ -2,7 +2,7 @@
 # Loss curves against PyTorch: softpick train, and the same steps again in PyTorch from the same first weights, batches and
 # learning rates, with softmax and with softpick; one table for each, of how far the losses of each two curves lie apart.
 # The difference between two curves of PyTorch alone is what rounding does: for softmax two backends of its attention, for
-# softpick the same formula in eager mode and compiled.
+# softpick the sequences of each batch in reverse order.
 # Usage: bench/loss_curve.sh BUILD OUT TEXT...
 #   BUILD   folder with the built tool; TOOL=path in the environment names the tool itself
 #   OUT     folder for shards, runs and curves
@@ -48,13 +48,12 @@ train() {
         --validate-every 0 --validation-tokens 1 --steps "$n" "$@" >"$out/$name.txt"
 }
 
-# again NAME RUN ATTENTION OPTION...: the steps of RUN in PyTorch
+# again RUN OPTION...: its steps in PyTorch
 again() {
-    name=$1 of=$2 attention=$3
-    shift 3
-    say "PyTorch: $name"
-    "$python" "$here/peers/curve_pytorch.py" "$out/$of" --initial "$out/first/step-00000001" --data "$out/shards" \
-        --device "$device" --dtype "$dtype" --attention "$attention" "$@" >"$out/$name.json"
+    name=$1
+    shift
+    "$python" "$here/peers/curve_pytorch.py" "$out/$name" --initial "$out/first/step-00000001" --data "$out/shards" \
+        --device "$device" --dtype "$dtype" "$@" >"$out/$name-peer.jsonl"
 }
 
 # at rate 0 the weights after a step are the first ones, which depend on the seed and the sizes alone
@@ -62,21 +61,17 @@ train first softmax 1 --learning-rate 0
 train softmax softmax "$steps"
 train softpick softpick "$steps"
 
-if [ "$device" = cpu ]; then
-    one=auto other=naive-softmax
-else
-    one=flash other=cudnn
-fi
-again "$one" softmax "$one"
-again "$other" softmax "$other"
-again eager softpick naive-softpick
-again compiled softpick naive-softpick --compile
+say "the same steps in PyTorch"
+if [ "$device" = cpu ]; then two="auto naive-softmax"; else two="flash cudnn"; fi
+# shellcheck disable=SC2086 # two words
+again softmax --attention $two &
+other=$!
+[ "$device" != cpu ] || wait # two on one CPU only get in each other's way
+again softpick --attention naive-softpick --backwards
+wait $other || fail "PyTorch failed with softmax"
 
-{
-    echo "softmax"
-    "$python" "$here/peers/curve_pytorch.py" --compare "softpick train=$out/softmax/log.jsonl" \
-        "PyTorch $one=$out/$one.json" "PyTorch $other=$out/$other.json"
-    echo "softpick"
-    "$python" "$here/peers/curve_pytorch.py" --compare "softpick train=$out/softpick/log.jsonl" \
-        "PyTorch eager=$out/eager.json" "PyTorch compiled=$out/compiled.json"
-} | tee "$out/table.txt"
+for name in softmax softpick; do
+    echo "$name"
+    "$python" "$here/peers/curve_pytorch.py" --compare "$out/$name/log.jsonl" "$out/$name-peer.jsonl"
+done >"$out/table.txt"
+cat "$out/table.txt"

@@ -5,10 +5,10 @@ Everything but the arithmetic comes from the run itself: log.jsonl holds the con
 first weights are the checkpoint of a run of one step at rate 0 with the same options (bench/loss_curve.sh makes one), the
 batches are read from the token shards in the loader's order (docs/formats.md, src/text/loader.c).
 
-    python3 bench/peers/curve_pytorch.py run --initial first/step-00000001 --data shards --attention flash > flash.json
-    python3 bench/peers/curve_pytorch.py --compare ours=run/log.jsonl flash=flash.json cudnn=cudnn.json
+    python3 bench/peers/curve_pytorch.py run --initial first/step-00000001 --data shards --attention flash cudnn > peer.jsonl
+    python3 bench/peers/curve_pytorch.py --compare run/log.jsonl peer.jsonl
 
-The first prints one JSON line with all losses; the second a table of differences between each two curves.
+The first prints one JSON line with all losses for each run; the second a table of differences between each two curves.
 """
 import argparse
 import itertools
@@ -102,9 +102,12 @@ def permuted(seed, stream, index, n):
 
 
 class Batches:
-    def __init__(self, folder, options, bos):
+    """Batch by step; `backwards` turns the order of the sequences in each round."""
+
+    def __init__(self, folder, options, bos, backwards):
         if options["accumulate"] != 1 or options["packing"] not in ("bos", "concatenate"):
             fail("only runs with --accumulate 1 and packing bos or concatenate can be repeated")
+        self.order = -1 if backwards else 1
         self.tokens = read_shards(folder).astype(numpy.int64)
         self.B, self.T, self.seed = options["batch"], options["length"], options["seed"]
         self.bos = bos if options["packing"] == "bos" else None
@@ -118,7 +121,7 @@ class Batches:
         return numpy.concatenate(([self.bos], self.tokens[first:first + self.T]))
 
     def at(self, step, device):
-        rows = numpy.stack([self.row(step * self.B + b) for b in range(self.B)])
+        rows = numpy.stack([self.row(step * self.B + b) for b in range(self.B)][::self.order])
         both = torch.from_numpy(rows).to(device)
         return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 
@@ -154,18 +157,14 @@ def load_weights(model, tensors):
         fail("the checkpoint has tensors that this model lacks: %s" % ", ".join(sorted(tensors)))
 
 
-def repeat(a):
-    head, steps = read_log(os.path.join(a.run, "log.jsonl"))
-    config, options = head["config"], head["options"]
-    softpick = a.attention == "naive-softpick"
-    if config["attention_function"] != ("softpick" if softpick else "softmax"):
-        fail("%s: the run's attention is %s, not that of --attention %s" % (a.run, config["attention_function"],
-                                                                         a.attention))
-    model = build_model(config, options["length"], attention_named(a.attention))
+def repeat(run, a, attention, backwards):
+    """Trains once; one JSON line."""
+    head, steps = run
+    options, cuda = head["options"], a.device.startswith("cuda")
+    model = build_model(head["config"], options["length"], attention_named(attention))
     load_weights(model, read_tensors(os.path.join(a.initial, "model.safetensors")))
     model.to(a.device)
-    batches = Batches(a.data, options, config["bos_token_id"])
-    cuda = a.device.startswith("cuda")
+    batches = Batches(a.data, options, head["config"]["bos_token_id"], backwards)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0, betas=(options["beta1"], options["beta2"]),
                                   eps=options["adam-eps"], weight_decay=options["weight-decay"],
                                   **({"fused": True} if cuda else {}))
@@ -182,33 +181,44 @@ def repeat(a):
         optimizer.step()
         losses.append(loss.detach())
     print(json.dumps({
-        "peer": "PyTorch " + torch.__version__, "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "attention": a.attention, "dtype": a.dtype, "compile": a.compile, "seconds": time.perf_counter() - began,
-        "losses": torch.stack(losses).tolist(), "gradient_norms": torch.stack(norms).tolist()}))
+        "name": "PyTorch " + attention + (", backwards" if backwards else ""), "version": torch.__version__,
+        "device": torch.cuda.get_device_name() if cuda else "cpu", "dtype": a.dtype, "compile": a.compile,
+        "losses": torch.stack(losses).tolist(), "gradient_norms": torch.stack(norms).tolist(),
+        "seconds": time.perf_counter() - began}), flush=True)
+
+
+def repeat_all(a):
+    run = read_log(os.path.join(a.run, "log.jsonl"))
+    function = run[0]["config"]["attention_function"]
+    for attention in a.attention:
+        if function != ("softpick" if attention == "naive-softpick" else "softmax"):
+            fail("%s: the run's attention is %s, not that of --attention %s" % (a.run, function, attention))
+        repeat(run, a, attention, False)
+    if a.backwards:
+        repeat(run, a, a.attention[0], True)
 
 
 # ---- comparing ----
 
-def read_curve(path):
-    if path.endswith(".jsonl"):
-        return [step["loss"] for step in read_log(path)[1]]
+def read_curves(path):
+    """[(name, losses)] of a run of softpick train (its log.jsonl), or of what this program printed."""
+    if os.path.basename(path) == "log.jsonl":
+        return [("softpick train", numpy.array([step["loss"] for step in read_log(path)[1]]))]
     with open(path) as file:
-        return json.load(file)["losses"]
+        curves = [json.loads(line) for line in file]
+    return [(curve["name"], numpy.array(curve["losses"])) for curve in curves]
 
 
-def compare(curves):
+def compare(paths):
     """One line for each two curves: how far their losses lie apart, and where."""
-    named = []
-    for curve in curves:
-        name, _, path = curve.partition("=")
-        named.append((name, numpy.array(read_curve(path or name))))
-    print("%-20s%-20s%6s%12s%8s%12s%12s%12s" % ("", "", "steps", "largest", "step", "rms", "mean", "last 10"))
-    for (name_a, a), (name_b, b) in itertools.combinations(named, 2):
+    curves = [curve for path in paths for curve in read_curves(path)]
+    print("%-36s%-36s%6s%10s%8s%10s%10s%10s" % ("", "", "steps", "largest", "at step", "rms", "mean", "last 10"))
+    for (name_a, a), (name_b, b) in itertools.combinations(curves, 2):
         if len(a) != len(b):
             fail("%s has %d steps, %s has %d" % (name_a, len(a), name_b, len(b)))
         d = b - a
         worst = int(abs(d).argmax())
-        print("%-20s%-20s%6d%12.3g%8d%12.3g%12.3g%12.3g" % (
+        print("%-36s%-36s%6d%10.2g%8d%10.2g%10.2g%10.2g" % (
             name_a, name_b, len(d), abs(d[worst]), worst + 1, (d * d).mean() ** 0.5, d.mean(), d[-10:].mean()))
 
 
@@ -217,17 +227,19 @@ def main():
     parser.add_argument("run", nargs="?", help="folder of softpick train")
     parser.add_argument("--initial", help="checkpoint folder with the first weights")
     parser.add_argument("--data", help="token shards")
-    parser.add_argument("--attention", choices=ATTENTIONS, default="auto")
+    parser.add_argument("--attention", choices=ATTENTIONS, nargs="+", default=["auto"], help="one run for each")
+    parser.add_argument("--backwards", action="store_true",
+                        help="the first again, the sequences of each batch in reverse order: the same sums, rounded otherwise")
     parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16", help="of matrix products, by autocast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
-    parser.add_argument("--compare", nargs="+", metavar="NAME=FILE", help="log.jsonl of softpick, or what this printed")
+    parser.add_argument("--compare", nargs="+", metavar="FILE", help="log.jsonl of softpick train, or what this printed")
     a = parser.parse_args()
     if a.compare:
         return compare(a.compare)
     if not (a.run and a.initial and a.data):
         parser.error("RUN, --initial and --data, or --compare")
-    repeat(a)
+    repeat_all(a)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,12 @@ ATTENTIONS = {
 
 
 def attention_named(name):
-    """The function of a row; switches the other backends of SDPA off, for the whole process."""
+    """The function of a row; switches the other backends of SDPA off, for the whole process and until the next call."""
     function, backend = ATTENTIONS[name]
-    for other in ("cudnn", "flash", "mem_efficient", "math") if backend else ():
-        getattr(torch.backends.cuda, "enable_%s_sdp" % other)(other == backend)
+    for other in ("cudnn", "flash", "mem_efficient", "math"):
+        switch = getattr(torch.backends.cuda, "enable_%s_sdp" % other, None)
+        if switch:
+            switch(backend in (None, other))
     return function
 
 
