@@ -2,7 +2,7 @@
 # Loss curves against PyTorch: softpick train, and the same steps again in PyTorch from the same first weights, batches and
 # learning rates, with softmax and with softpick; one table for each, of how far the losses of each two curves lie apart.
 # The difference between two curves of PyTorch alone is what rounding does: for softmax two backends of its attention, for
-# softpick the sequences of each batch in reverse order.
+# softpick products in f32 instead of bf16, and the sequences of each batch in reverse order.
 # Usage: bench/loss_curve.sh BUILD OUT TEXT...
 #   BUILD   folder with the built tool; TOOL=path in the environment names the tool itself
 #   OUT     folder for shards, runs and curves
@@ -62,13 +62,15 @@ train softmax softmax "$steps"
 train softpick softpick "$steps"
 
 say "the same steps in PyTorch"
-if [ "$device" = cpu ]; then two="auto naive-softmax"; else two="flash cudnn"; fi
-# shellcheck disable=SC2086 # two words
-again softmax --attention $two &
-other=$!
-[ "$device" != cpu ] || wait # two on one CPU only get in each other's way
-again softpick --attention naive-softpick --backwards
-wait $other || fail "PyTorch failed with softmax"
+if [ "$device" = cpu ]; then # two at once would get in each other's way
+    again softmax --attention auto naive-softmax
+    again softpick --attention naive-softpick naive-softpick-f32 --backwards
+else
+    again softmax --attention flash cudnn &
+    other=$!
+    again softpick --attention naive-softpick naive-softpick-f32 --backwards
+    wait $other || fail "PyTorch failed with softmax"
+fi
 
 for name in softmax softpick; do
     echo "$name"

@@ -191,7 +191,7 @@ def repeat_all(a):
     run = read_log(os.path.join(a.run, "log.jsonl"))
     function = run[0]["config"]["attention_function"]
     for attention in a.attention:
-        if function != ("softpick" if attention == "naive-softpick" else "softmax"):
+        if function != ("softpick" if attention.startswith("naive-softpick") else "softmax"):
             fail("%s: the run's attention is %s, not that of --attention %s" % (a.run, function, attention))
         repeat(run, a, attention, False)
     if a.backwards:

@@ -16,20 +16,30 @@ def future(length, device):
     return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
+def scores_of(q, k):
+    """In float32, of a product that autocast may round to bf16, as it comes out where a user does not think of it."""
+    return (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
+
+
 def naive_softmax(q, k, v):
-    scores = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
-    return scores.masked_fill(future(q.shape[2], q.device), -math.inf).softmax(-1).to(v.dtype) @ v
+    scores = scores_of(q, k).masked_fill(future(q.shape[2], q.device), -math.inf)
+    return scores.softmax(-1).to(v.dtype) @ v
 
 
 def naive_softpick(q, k, v, eps=1e-6):
     """relu(e^x - 1) / (sum |e^x - 1| + eps), numerator and denominator times e^-m with m >= 0, as a user writes it.
     A masked score is 0: it adds |e^0 - 1| = 0.  The value does not depend on m, so m needs no gradient."""
-    scores = (q @ k.transpose(-2, -1)).float() * q.shape[-1] ** -0.5
-    scores = scores.masked_fill(future(q.shape[2], q.device), 0)
+    scores = scores_of(q, k).masked_fill(future(q.shape[2], q.device), 0)
     m = scores.detach().amax(-1, keepdim=True).clamp(min=0)
     shifted = torch.exp(scores - m) - torch.exp(-m)
     weights = F.relu(shifted) / (shifted.abs().sum(-1, keepdim=True) + eps * torch.exp(-m))
     return weights.to(v.dtype) @ v
+
+
+def naive_softpick_f32(q, k, v):
+    """The same with float32 products, of the numbers that autocast hands over."""
+    with torch.autocast(q.device.type, enabled=False):
+        return naive_softpick(q.float(), k.float(), v.float()).to(v.dtype)
 
 
 def sdpa(q, k, v):
@@ -45,6 +55,7 @@ ATTENTIONS = {
     "math": (sdpa, "math"),
     "naive-softmax": (naive_softmax, None),
     "naive-softpick": (naive_softpick, None),
+    "naive-softpick-f32": (naive_softpick_f32, None),
 }
 
 
