@@ -71,12 +71,15 @@ says out "steps            30"
 last="losses on the GPU and on the CPU"
 python <<'END'
 import json
+def lines(run, event):
+    return [line for line in map(json.loads, open(run + "/log.jsonl")) if line["event"] == event]
 def losses(run):
-    return [line["loss"] for line in map(json.loads, open(run + "/log.jsonl")) if line["event"] == "step"]
+    return [line["loss"] for line in lines(run, "step")]
 gpu, cpu = losses("whole"), losses("cpu")
 difference = max(abs(a - b) for a, b in zip(gpu[:20], cpu[:20]))
 print("largest difference of 20 losses:", difference)
-assert difference < 0.01 and gpu[0] != cpu[0]
+assert difference < 0.02
+assert [bool(line["machine"]["gpu"]) for line in lines("whole", "run") + lines("cpu", "run")] == [True, False, True]
 assert gpu[399] < 1.5 < 4 < gpu[0], (gpu[0], gpu[399])
 assert cpu[29] < cpu[0]
 END
