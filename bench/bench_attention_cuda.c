@@ -94,7 +94,7 @@ static void case_close(bench_case *c) {
 /* Sequences of T tokens; in decode q and out have one query of GROUP times as many heads. */
 static void case_shape(bench_case *c, int64_t D, int64_t T, bool decode) {
     for (int i = 0; i < TENSORS; i++) {
-        bool one = decode && (i == 0 || i == 4);
+        bool one = decode && (i == 0 || i == 4); /* q and out */
         const int64_t shape[4] = {TOKENS / T, one ? 1 : T, WIDTH / D * (one ? GROUP : 1), D};
         void *data = c->tensors[i]->data;
         *c->tensors[i] = sp_tensor_view(data, SP_DTYPE_BF16, 4, shape);
@@ -113,8 +113,12 @@ static sp_status prepare(bench_case *c, const bench_pass *pass) {
 }
 
 static sp_status run(bench_case *c, const bench_pass *pass) {
-    return (pass->pass == SP_ATTENTION_FORWARD ? sp_attention_forward
-                                               : sp_attention_backward)(&c->problem, c->workspace, c->n_bytes, 0);
+    static sp_status (*const functions[])(const sp_attention *, void *, int64_t, int) = {
+        [SP_ATTENTION_FORWARD] = sp_attention_forward,
+        [SP_ATTENTION_BACKWARD] = sp_attention_backward,
+        [SP_ATTENTION_DECODE] = sp_attention_decode,
+    };
+    return functions[pass->pass](&c->problem, c->workspace, c->n_bytes, 0);
 }
 
 static int by_size(const void *a, const void *b) {

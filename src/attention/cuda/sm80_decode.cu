@@ -13,11 +13,9 @@ extern "C" {
 }
 
 enum {
-    ROWS = 16,         /* of a tile */
-    STEP = 64,         /* keys: a split has a multiple of it */
-    LEAST_KEYS = 256,  /* of a split, unless there are fewer */
-    ROUNDS = 6,        /* blocks of threads for each multiprocessor, about */
-    PARTIAL_FLOATS = 4 /* of a partial row, beside its outputs */
+    SPLIT_STEP = 4 * DECODE_KEYS, /* keys: a split has a multiple of it */
+    SPLIT_LEAST = 256,            /* keys of a split, unless there are fewer */
+    ROUNDS = 6,                   /* blocks of threads for each multiprocessor, about */
 };
 
 /* Keys that some query of the longest sequence sees, at most. */
@@ -28,23 +26,23 @@ static int64_t longest_keys(const sp_attention *problem) {
         if (n > longest) longest = n;
     }
     if (problem->window && longest - T > problem->window) longest = problem->window + T;
-    return longest + ROWS; /* the first split begins at a multiple of 16 */
+    return longest + DECODE_KEYS; /* the first split begins at a multiple of DECODE_KEYS */
 }
 
 static sp_status plan_splits(const sp_attention *problem, gpu_splits *splits) {
     int64_t group = problem->q.shape[2] / problem->k.shape[2], n_multiprocessors, keys = longest_keys(problem);
-    int64_t n_tiles = (problem->q.shape[1] * group + ROWS - 1) / ROWS;
+    int64_t n_tiles = (problem->q.shape[1] * group + DECODE_ROWS - 1) / DECODE_ROWS;
     int64_t items = problem->q.shape[0] * problem->k.shape[2] * n_tiles;
     int count = 0;
     SP_CUDA_TRY(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, problem->q.device - 1));
     n_multiprocessors = count;
     int64_t wanted = items > 0 ? (ROUNDS * n_multiprocessors + items - 1) / items : 1;
-    int64_t most = keys / LEAST_KEYS > 1 ? keys / LEAST_KEYS : 1, n = wanted < most ? wanted : most;
+    int64_t most = keys / SPLIT_LEAST > 1 ? keys / SPLIT_LEAST : 1, n = wanted < most ? wanted : most;
     *splits = gpu_splits{};
-    splits->keys = (int)sp_round_up((keys + n - 1) / n, STEP);
+    splits->keys = (int)sp_round_up((keys + n - 1) / n, SPLIT_STEP);
     splits->n = (int)((keys + splits->keys - 1) / splits->keys);
     splits->n_tiles = (int)n_tiles;
-    splits->stride = sp_round_up(problem->v.shape[3] + PARTIAL_FLOATS, PARTIAL_FLOATS);
+    splits->stride = sp_round_up(problem->v.shape[3] + PARTIAL_HEAD, PARTIAL_HEAD);
     return SP_OK;
 }
 

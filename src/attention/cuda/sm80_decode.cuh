@@ -14,8 +14,6 @@
 #include "attention/cuda/sm80_launch.cuh"
 #include "device/cuda_check.cuh"
 
-enum { DECODE_ROWS = 16, DECODE_KEYS = 16, PARTIAL_HEAD = 4 };
-
 template <int WIDTH> struct decode_sizes;
 template <> struct decode_sizes<64> {
     enum { WARPS = 4, STAGES = 4 };

@@ -14,10 +14,13 @@ struct gpu_notes {
     bool count_underflow; /* zeros: weights that are 0, not those that are 0 by the formula */
 };
 
+/* Decode: rows of a tile, keys of a warp's step, and floats of a partial row before its outputs. */
+enum { DECODE_ROWS = 16, DECODE_KEYS = 16, PARTIAL_HEAD = 4 };
+
 /* How decode cuts its work. */
 struct gpu_splits {
-    int n, keys;    /* splits of the keys, and how many keys each has, a multiple of 64 */
-    int n_tiles;    /* tiles of 16 rows, T (H / Hkv) in all */
+    int n, keys;    /* splits of the keys, and how many keys each has, a multiple of DECODE_KEYS */
+    int n_tiles;    /* tiles of DECODE_ROWS rows, of which there are T (H / Hkv) */
     float *partial; /* (B,H,T,n) partial rows; NULL where n is 1 */
     int64_t stride; /* floats of a partial row */
 };
