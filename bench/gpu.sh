@@ -7,7 +7,7 @@
 #   BUILD   folder with binaries that are already built; without it build/cuda is built (cmake, ninja, nvcc)
 #   STEPS   any of: test sanitize layers attention train curve (default: all but curve)
 #   PRESETS (paper-340m paper-1.8b)   ATTENTION of ours (softpick softmax)
-#   PEERS (cudnn flash: backends of PyTorch's SDPA)   PEER_COMPILE (model; blocks takes a minute less)
+#   PEERS (cudnn flash: backends of PyTorch's SDPA)   PEER_COMPILE (blocks; or model)
 #   SECONDS_PER_RUN (20)   LIMIT (600: seconds for one program)   PYTHON (python3; without PyTorch there is no peer)
 #   TEXT    files for the loss curves of the step curve (bench/loss_curve.sh, whose variables count as well)
 # The exit status is 1 if anything failed; nothing is timed if a test did.
@@ -156,7 +156,7 @@ if wanted train; then
         for attention in ${PEERS:-cudnn flash}; do
             say "training $preset in PyTorch, softmax by $attention"
             attempt "peer-$preset-$attention.json" "$python" "$root/bench/peers/train_pytorch.py" --preset "$preset" \
-                --attention "$attention" --compile "${PEER_COMPILE:-model}" --seconds "${SECONDS_PER_RUN:-20}"
+                --attention "$attention" --compile "${PEER_COMPILE:-blocks}" --seconds "${SECONDS_PER_RUN:-20}"
         done
     done
 fi

@@ -1,6 +1,6 @@
 """Training speed of the same model and step in PyTorch on a GPU, the peer of `softpick bench train --device cuda`.
 
-Model: llama_pytorch.py.  torch.compile of the whole model, autocast to bf16 with float32 master weights, softmax by
+Model: llama_pytorch.py.  torch.compile, autocast to bf16 with float32 master weights, softmax by
 scaled_dot_product_attention with a chosen backend, clipping by the global norm, fused AdamW.  Random tokens.
 Prints one JSON line: tokens/s over all timed steps, the median step, peak memory, and where a step's time on the GPU goes.
 
@@ -44,8 +44,8 @@ def parse():
     for name in SIZES:
         parser.add_argument("--" + name, type=int)
     parser.add_argument("--attention", choices=ATTENTIONS, default="cudnn")
-    parser.add_argument("--compile", choices=["model", "blocks", "no"], default="model",
-                        help="what is compiled: all in one, or the blocks (one graph for all) and the classifier")
+    parser.add_argument("--compile", choices=["model", "blocks", "no"], default="blocks",
+                        help="the blocks (one graph for all) and the classifier, or all in one: as fast, compiles longer")
     parser.add_argument("--mode", default="default", help="torch.compile's mode")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--residual", choices=DTYPES, default="f32", help="of the residual stream")
