@@ -5,6 +5,7 @@
 extern "C" {
 #include "layers/cuda/layers_cuda.h"
 #include "layers/cuda/matmul_cublaslt.h"
+#include "layers/cuda/vector_cuda.h"
 }
 
 static sp_status check(const char *product, sp_dtype act, sp_dtype out, int64_t N, int64_t K, int64_t M) {
@@ -27,6 +28,7 @@ extern "C" sp_status sp_cuda_linear_forward(sp_device *device, void *y, sp_dtype
                "linear forward: the residual is the output, whose rows lie %" PRId64 " apart, not %" PRId64, y_stride,
                M);
     if (N == 0) return SP_OK;
+    if (N == 1 && sp_cuda_vector_takes(x, w, K, M)) return sp_cuda_vector_run(device, y, y_dtype, x, w, residual, K, M);
     const sp_cublaslt_product product = {M, N, K, w, x, K, x_stride, true, false, residual, y, y_dtype, M, y_stride};
     return sp_cublaslt_run(device, &product);
 }
