@@ -120,6 +120,10 @@ extern "C" sp_status sp_cuda_zero(sp_device *device, void *memory, int64_t bytes
 
 extern "C" sp_status sp_cuda_copy_rows(sp_device *device, void *to, int64_t to_stride, const void *from,
                                        int64_t from_stride, int64_t row_bytes, int64_t n) {
+    if (to_stride == row_bytes && from_stride == row_bytes) { /* twice as fast as rows */
+        SP_CUDA_TRY(cudaMemcpyAsync(to, from, (size_t)(row_bytes * n), cudaMemcpyDeviceToDevice, stream_of(device)));
+        return SP_OK;
+    }
     SP_CUDA_TRY(cudaMemcpy2DAsync(to, (size_t)to_stride, from, (size_t)from_stride, (size_t)row_bytes, (size_t)n,
                                   cudaMemcpyDeviceToDevice, stream_of(device)));
     return SP_OK;

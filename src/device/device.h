@@ -14,7 +14,7 @@
 typedef struct sp_device {
     int32_t id;   /* as in sp_tensor: 0 the host, 1 + i CUDA device i */
     void *stream; /* cudaStream_t; NULL on the host */
-    void *matmul; /* what layers/ keeps for matrix products on this device; NULL until the first one */
+    void *matmul; /* what layers/ keeps with this device, for matrix products above all; NULL until needed */
     void (*matmul_free)(void *matmul);
     void *scratch; /* reusable memory of the device, grown by sp_device_scratch */
     int64_t scratch_bytes;

@@ -9,12 +9,9 @@ enum { RUN = 4096, SECTIONS = 256 };
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-sp_status sp_cpu_adamw_step(sp_device *device, float *values, uint16_t *halves, const float *gradient, float *m,
-                            float *v, int64_t n, float gradient_scale, const sp_adamw *options) {
-    (void)device;
-    const sp_row_kernels *kernels = sp_row_kernels_best();
+sp_adamw_factors sp_adamw_factors_of(const sp_adamw *options, float gradient_scale) {
     double steps = (double)options->step;
-    sp_adamw_factors factors = {
+    return (sp_adamw_factors){
         .gradient_scale = gradient_scale,
         .beta1 = (float)options->beta1,
         .one_minus_beta1 = (float)(1.0 - options->beta1),
@@ -25,6 +22,13 @@ sp_status sp_cpu_adamw_step(sp_device *device, float *values, uint16_t *halves, 
         .root_correction = (float)(1.0 / sqrt(1.0 - pow(options->beta2, steps))),
         .eps = (float)options->eps,
     };
+}
+
+sp_status sp_cpu_adamw_step(sp_device *device, float *values, uint16_t *halves, const float *gradient, float *m,
+                            float *v, int64_t n, float gradient_scale, const sp_adamw *options) {
+    (void)device;
+    const sp_row_kernels *kernels = sp_row_kernels_best();
+    const sp_adamw_factors factors = sp_adamw_factors_of(options, gradient_scale);
 #pragma omp parallel for schedule(static) if (n > RUN)
     for (int64_t i = 0; i < n; i += RUN) {
         int64_t count = smaller(RUN, n - i);

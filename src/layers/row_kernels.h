@@ -18,6 +18,9 @@ typedef struct sp_adamw_factors {
     float eps;
 } sp_adamw_factors;
 
+struct sp_adamw;
+sp_adamw_factors sp_adamw_factors_of(const struct sp_adamw *options, float gradient_scale);
+
 typedef struct sp_row_kernels {
     const char *name;
     uint32_t needs; /* bits of sp_cpu_feature */

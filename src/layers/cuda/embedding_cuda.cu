@@ -30,12 +30,14 @@ struct token_run {
     int32_t token, begin, n;
 };
 
-/* Sum of the gradients of a run in one column, in order.  A warp reads 32 places at once and hands them round. */
+/* Sum of the gradients of a run in one column, in order.  A warp reads 32 places at once, those that come next while it
+ * works on these, and hands them round; 32 gradients are on their way before the first is added. */
 static __device__ __forceinline__ float add_run(float sum, const float *dx, const int32_t *order, int n, int64_t C) {
     const int lane = (int)threadIdx.x % SP_WARP;
+    int32_t place = lane < n ? order[lane] : 0;
     for (int i = 0; i < n; i += SP_WARP) {
-        int here = n - i < SP_WARP ? n - i : SP_WARP;
-        int32_t place = lane < here ? order[i + lane] : 0;
+        int here = n - i < SP_WARP ? n - i : SP_WARP, ahead = i + SP_WARP + lane;
+        int32_t next = ahead < n ? order[ahead] : 0;
         if (here == SP_WARP) {
             float values[SP_WARP];
 #pragma unroll
@@ -46,12 +48,13 @@ static __device__ __forceinline__ float add_run(float sum, const float *dx, cons
 #pragma unroll 4
             for (int j = 0; j < here; j++) sum += dx[__shfl_sync(~0u, place, j) * C];
         }
+        place = next;
     }
     return sum;
 }
 
-/* Block (run, chunk of columns). */
-static __global__ void __launch_bounds__(COLUMNS)
+/* Block (run, chunk of columns).  With less than four blocks' room for registers the loads would wait for each other. */
+static __global__ void __launch_bounds__(COLUMNS, 4)
     embedding_backward_kernel(float *__restrict__ dtable, const float *__restrict__ dx,
                               const int32_t *__restrict__ order, const token_run *__restrict__ runs, int n_chunks,
                               int64_t C) {
@@ -60,7 +63,7 @@ static __global__ void __launch_bounds__(COLUMNS)
     bool mine = column < C;
     if (!mine) column = 0; /* the warp's other lanes need this one to read places */
     float *sum = dtable + run.token * C + column;
-    float total = add_run(*sum, dx + column, order + run.begin, run.n, C);
+    float total = add_run(mine ? *sum : 0.0f, dx + column, order + run.begin, run.n, C);
     if (mine) *sum = total;
 }
 

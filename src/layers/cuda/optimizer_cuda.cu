@@ -104,21 +104,6 @@ static __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-static sp_adamw_factors factors_of(const sp_adamw *options, float gradient_scale) {
-    double steps = (double)options->step;
-    sp_adamw_factors out;
-    out.gradient_scale = gradient_scale;
-    out.beta1 = (float)options->beta1;
-    out.one_minus_beta1 = (float)(1.0 - options->beta1);
-    out.beta2 = (float)options->beta2;
-    out.one_minus_beta2 = (float)(1.0 - options->beta2);
-    out.keep = (float)(1.0 - options->learning_rate * options->weight_decay);
-    out.rate = (float)(options->learning_rate / (1.0 - pow(options->beta1, steps)));
-    out.root_correction = (float)(1.0 / sqrt(1.0 - pow(options->beta2, steps)));
-    out.eps = (float)options->eps;
-    return out;
-}
-
 extern "C" sp_status sp_cuda_adamw_step(sp_device *device, float *values, uint16_t *halves, const float *gradient,
                                         float *m, float *v, int64_t n, float gradient_scale, const sp_adamw *options) {
     SP_REQUIRE(n >= 0 && n / 8 / BLOCK < INT32_MAX, SP_BAD_ARGUMENT, "adamw on a GPU: %" PRId64 " numbers", n);
@@ -126,7 +111,7 @@ extern "C" sp_status sp_cuda_adamw_step(sp_device *device, float *values, uint16
                SP_BAD_ARGUMENT, "adamw on a GPU: an array that does not begin at a multiple of 16 bytes");
     if (n == 0) return SP_OK;
     adamw_kernel<<<(unsigned)sp_divide_up(sp_divide_up(n, 8), BLOCK), BLOCK, 0, sp_stream_of(device)>>>(
-        values, (sp_bf16 *)halves, gradient, m, v, n, factors_of(options, gradient_scale));
+        values, (sp_bf16 *)halves, gradient, m, v, n, sp_adamw_factors_of(options, gradient_scale));
     SP_CUDA_LAUNCHED("adamw");
     return SP_OK;
 }
