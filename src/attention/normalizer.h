@@ -5,7 +5,8 @@
  *   shift  c, a whole number: exact powers of two follow from it, and raising it loses nothing
  *   sum    the denominator relative to 2^c, one partial sum per lane
  *   out    sum of numerators times values, relative to 2^c                   (kept by the caller)
- * The shift may be stale: it is raised only when a score exceeds it by more than 8, so terms stay below 2^9 or so.
+ * The shift may be stale: it is raised only when a score exceeds it by more than 8, so terms stay below 2^9 or so
+ * (GPUs look at sums of terms instead: weigh.cuh).
  * In the softpick family it never falls below 0, whatever the scores are.
  *
  *   y = 2^-c (2^t - 1)                     numerator max(y,0), denominator max(y, -lambda y)
