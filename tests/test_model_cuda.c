@@ -132,6 +132,15 @@ static void every_normalizer_gives_the_cpus_gradient(void **state) {
     }
 }
 
+/* As in a new model: denominators are small, and what is rounded is divided by them. */
+static void small_scores_give_the_cpus_gradient(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    sp_model_config config = small_config();
+    config.initializer_range = 0.02;
+    check_against_cpu(&config, false);
+}
+
 static void masks_factors_and_ties_give_the_cpus_gradient(void **state) {
     (void)state;
     if (sp_cuda_device_count() == 0) skip();
@@ -331,6 +340,7 @@ static void the_plan_is_what_a_model_takes(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_normalizer_gives_the_cpus_gradient),
+        cmocka_unit_test(small_scores_give_the_cpus_gradient),
         cmocka_unit_test(masks_factors_and_ties_give_the_cpus_gradient),
         cmocka_unit_test(the_same_bits_every_time_and_with_recomputation),
         cmocka_unit_test(steps_stay_close_to_the_cpus),

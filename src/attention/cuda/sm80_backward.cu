@@ -191,6 +191,44 @@ static __device__ __forceinline__ backward_row row_of(const backward_task &task,
     return row;
 }
 
+constexpr int FEW_KEYS = 64;
+
+static __device__ __forceinline__ int count_keys(const backward_task &task, const backward_sequence &sequence, int t) {
+    key_range seen = visible_keys(task, sequence, t);
+    return seen.end - seen.first;
+}
+
+/* delta of a query's row that sees few keys, from its weights as they are in f32.  The stored out is rounded to 16 bits,
+ * and where few keys share the weight, dP - delta nearly cancels: in softpick the rounding would then be multiplied by
+ * 1/D, which is large where scores are small.  All rows of a warp take part; those that see more keys get `delta` back. */
+template <typename half_t>
+static __device__ __forceinline__ float delta_of_few_keys(const backward_task &task, const backward_sequence &sequence,
+                                                          int h, int t, int chunk, int lanes, float delta) {
+    key_range seen = t < sequence.n_q ? visible_keys(task, sequence, t) : key_range{0, 0};
+    int n = seen.end - seen.first <= FEW_KEYS ? seen.end - seen.first : 0, kv_head = h / (task.H / task.Hkv);
+    int most = __reduce_max_sync(0xffffffff, n);
+    float share, sum = 0;
+    const backward_row row = n > 0 ? row_of(task, sequence, h, t, 0, &share) : backward_row{0, INFINITY, 0, 0};
+    const char *q = task.q.at(sequence.b, sequence.q_first + t, h);
+    const char *dout = task.dout.at(sequence.b, sequence.q_first + t, h);
+    for (int j = 0; j < most; j++) {
+        int key = sequence.k_first + seen.first + j;
+        float score = 0, g = 0;
+        if (j < n && 8 * chunk < task.q.width)
+            score = dot_chunk<half_t>(q, task.k.at(sequence.b, key, kv_head), chunk, task.q.width);
+        if (j < n && 8 * chunk < task.v.width)
+            g = dot_chunk<half_t>(dout, task.v.at(sequence.b, key, kv_head), chunk, task.v.width);
+        for (int i = lanes / 2; i > 0; i /= 2) {
+            score += __shfl_xor_sync(0xffffffff, score, i);
+            g += __shfl_xor_sync(0xffffffff, g, i);
+        }
+        score *= row.scale;
+        float weight = power_of_two_near(score - row.log2_d) - (task.softpick ? row.unit : 0);
+        if (j < n && !(task.rectifies && score <= 0)) sum = fmaf(weight, g, sum);
+    }
+    return n > 0 ? sum : delta;
+}
+
 /* The sum of a group of threads' numbers, in the same order each time; in thread 0. */
 static __device__ float sum_threads(float x) {
     __shared__ float warps[32];
@@ -201,14 +239,16 @@ static __device__ float sum_threads(float x) {
     return x;
 }
 
-/* A tile of a head.  `lanes` threads a row, one chunk each. */
-template <typename half_t>
+/* A tile of a head.  `lanes` threads a row, one chunk each.  Tiles whose first query sees few keys are another kernel's,
+ * which needs more registers. */
+template <typename half_t, bool FEW>
 static __global__ void __launch_bounds__(ROW_THREADS)
     prepare_rows_kernel(const __grid_constant__ backward_task task, int lanes) {
     const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
     const int h = blockIdx.y, first = (blockIdx.x - sequence.tile_first) * TILE_QUERIES, chunk = threadIdx.x % lanes;
     const int64_t tile = (int64_t)h * task.n_tiles + blockIdx.x;
     float dsink = 0;
+    if ((count_keys(task, sequence, first) <= FEW_KEYS) != FEW) return;
     for (int row = threadIdx.x / lanes; row < TILE_QUERIES; row += ROW_THREADS / lanes) {
         int t = first + row;
         bool there = t < sequence.n_q;
@@ -217,6 +257,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
                                               task.dout.at(sequence.b, sequence.q_first + t, h), chunk, task.out.width)
                           : 0;
         for (int i = lanes / 2; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
+        if (FEW) delta = delta_of_few_keys<half_t>(task, sequence, h, t, chunk, lanes, delta);
         if (chunk > 0) continue;
         float share = 0;
         task.row_facts[tile * TILE_QUERIES + row] =
@@ -257,10 +298,18 @@ static sp_status add_partials(const backward_task *task, float *out, cudaStream_
 
 /* ---- the pass --------------------------------------------------------------------------------------------------- */
 
+template <typename half_t> static void queue_rows(const backward_task *task, int width, cudaStream_t stream) {
+    const dim3 grid(task->n_tiles, task->H);
+    prepare_rows_kernel<half_t, false><<<grid, ROW_THREADS, 0, stream>>>(*task, width / 8);
+    prepare_rows_kernel<half_t, true><<<grid, ROW_THREADS, 0, stream>>>(*task, width / 8);
+}
+
 static sp_status prepare_rows(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
     if (!task->n_tiles) return SP_OK;
-    auto *kernel = dtype == SP_DTYPE_BF16 ? prepare_rows_kernel<__nv_bfloat16> : prepare_rows_kernel<__half>;
-    kernel<<<dim3(task->n_tiles, task->H), ROW_THREADS, 0, stream>>>(*task, width / 8);
+    if (dtype == SP_DTYPE_BF16)
+        queue_rows<__nv_bfloat16>(task, width, stream);
+    else
+        queue_rows<__half>(task, width, stream);
     SP_CUDA_LAUNCHED("attention backward: rows");
     return add_partials(task, task->dsink, stream);
 }
