@@ -172,15 +172,15 @@ static void the_same_bits_every_time_and_with_recomputation(void **state) {
     free(first);
 }
 
-static void steps_stay_close_to_the_cpus(void **state) {
-    (void)state;
-    if (sp_cuda_device_count() == 0) skip();
+/* Largest relative difference of the losses of 20 steps on one batch. */
+static double steps_apart(sp_normalizer normalizer) {
     enum { STEPS = 20 };
     sp_model_config config = small_config();
     config.initializer_range = 0.02;
+    config.attention_function = normalizer;
     sp_batch batch = some_batch(false);
     sp_train_options options = sp_train_options_default();
-    double losses[2][STEPS], norm;
+    double losses[2][STEPS], norm, worst = 0;
     for (int32_t device = CPU; device <= GPU; device++) {
         sp_model *model = make(&config, device, device ? SP_DTYPE_BF16 : SP_DTYPE_F32, false);
         sp_optimizer *optimizer;
@@ -198,8 +198,17 @@ static void steps_stay_close_to_the_cpus(void **state) {
     }
     assert_true(losses[CPU][STEPS - 1] < 0.95 * losses[CPU][0]);
     for (int step = 0; step < STEPS; step++)
-        if (fabs(losses[GPU][step] - losses[CPU][step]) > 5e-3 * losses[CPU][step])
-            fail_msg("step %d: loss %.5f, on the CPU %.5f", step, losses[GPU][step], losses[CPU][step]);
+        worst = fmax(worst, fabs(losses[GPU][step] - losses[CPU][step]) / losses[CPU][step]);
+    return worst;
+}
+
+/* Softpick's steps part sooner than softmax's, on one device as well: a score that crosses 0 moves much when few do. */
+static void steps_stay_close_to_the_cpus(void **state) {
+    (void)state;
+    if (sp_cuda_device_count() == 0) skip();
+    double softmax = steps_apart(SP_NORMALIZER_SOFTMAX), softpick = steps_apart(SP_NORMALIZER_SOFTPICK);
+    print_message("20 steps apart from the CPU's in f32: softmax %.2g, softpick %.2g\n", softmax, softpick);
+    assert_true(softmax < 5e-3 && softpick < 2e-2);
 }
 
 static void what_is_not_finite_changes_nothing(void **state) {
