@@ -13,6 +13,7 @@
 #if SP_WITH_CUDA
 #include "attention/cuda/sm80.h"
 #include "attention/cuda/sm80_backward.h"
+#include "attention/cuda/sm90.h"
 #endif
 
 static bool on_cpu(const void *asked, const char **why) {
@@ -124,6 +125,21 @@ static sp_status run_sm80(const sp_attention *problem, sp_attention_pass pass, i
 }
 
 static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_function function, void *user);
+
+static bool on_sm90(const void *asked, const char **why) {
+    const sp_attention_question *question = asked;
+    return sp_sm90_accepts(question->problem, question->pass, why);
+}
+
+static sp_status workspace_sm90(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
+    (void)pass, (void)n_threads;
+    return sp_sm90_forward_workspace(problem, n_bytes);
+}
+
+static sp_status run_sm90(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
+    (void)pass, (void)n_threads;
+    return sp_sm90_forward(problem, workspace);
+}
 #endif
 
 static const sp_attention_row rows[] = {
@@ -137,6 +153,7 @@ static const sp_attention_row rows[] = {
 #endif
     {{"scalar", 0, on_cpu}, workspace_cpu, run_scalar, rows_scalar, NULL, false},
 #if SP_WITH_CUDA
+    {{"sm90", 0, on_sm90}, workspace_sm90, run_sm90, rows_sm80, sp_sm80_row_sums, true},
     {{"sm80", 0, on_sm80}, workspace_sm80, run_sm80, rows_sm80, sp_sm80_row_sums, true},
 #endif
 };

@@ -1,0 +1,24 @@
+/* The kernels of the row sm90, one function for each padded width of a head: each queues its work on the stream. */
+#ifndef SP_ATTENTION_CUDA_SM90_LAUNCH_CUH
+#define SP_ATTENTION_CUDA_SM90_LAUNCH_CUH
+
+#include <cuda.h>
+
+#include "attention/cuda/view.cuh"
+
+/* Everything that forward gets. */
+struct hopper_forward {
+    gpu_view view;       /* n_items tiles of as many queries as the width's sizes say */
+    int *next_item;      /* 0 before the launch */
+    CUtensorMap q, k, v; /* boxes of 64 channels: of 64 queries, or of a block of keys */
+};
+
+/* Queries of a tile and keys of a block, for each padded width. */
+enum { SM90_QUERIES_64 = 192, SM90_KEYS_64 = 96, SM90_QUERIES_128 = 128, SM90_KEYS_128 = 128 };
+
+extern "C" {
+sp_status sp_sm90_forward_64(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
+sp_status sp_sm90_forward_128(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
+}
+
+#endif
