@@ -133,8 +133,8 @@ static void many_tiles_agree(void **state) {
     if (!is_hopper()) skip();
     for (int kind = 0; kind < 2; kind++)
         for (int64_t D = 64; D <= 128; D += 64) {
-            attention_shape shape = shape_of(600, D);
-            shape.H = 40, shape.Hkv = 8;
+            attention_shape shape = shape_of(130, D);
+            shape.H = 80, shape.Hkv = 8;
             shape.normalizer = kind ? SP_NORMALIZER_SOFTMAX : SP_NORMALIZER_SOFTPICK;
             shape.spread = 4;
             near = forward_agrees(&shape, NULL) && near;
