@@ -157,7 +157,13 @@ static sp_status write_sequences(const backward_task *task, const sp_attention *
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
 
-constexpr int ROW_THREADS = 128;
+constexpr int ROW_THREADS = 128, FEW_THREADS = 512, FEW_KEYS = 64, MOST_SEQUENCES = 65535;
+
+static __host__ __device__ __forceinline__ int count_keys(const backward_task &task, const backward_sequence &sequence,
+                                                          int t) {
+    key_range seen = visible_keys(task, sequence, t);
+    return seen.end - seen.first;
+}
 
 /* Chunk `chunk` of two rows, multiplied and summed. */
 template <typename half_t>
@@ -191,44 +197,6 @@ static __device__ __forceinline__ backward_row row_of(const backward_task &task,
     return row;
 }
 
-constexpr int FEW_KEYS = 64;
-
-static __device__ __forceinline__ int count_keys(const backward_task &task, const backward_sequence &sequence, int t) {
-    key_range seen = visible_keys(task, sequence, t);
-    return seen.end - seen.first;
-}
-
-/* delta of a query's row that sees few keys, from its weights as they are in f32.  The stored out is rounded to 16 bits,
- * and where few keys share the weight, dP - delta nearly cancels: in softpick the rounding would then be multiplied by
- * 1/D, which is large where scores are small.  All rows of a warp take part; those that see more keys get `delta` back. */
-template <typename half_t>
-static __device__ __forceinline__ float delta_of_few_keys(const backward_task &task, const backward_sequence &sequence,
-                                                          int h, int t, int chunk, int lanes, float delta) {
-    key_range seen = t < sequence.n_q ? visible_keys(task, sequence, t) : key_range{0, 0};
-    int n = seen.end - seen.first <= FEW_KEYS ? seen.end - seen.first : 0, kv_head = h / (task.H / task.Hkv);
-    int most = __reduce_max_sync(0xffffffff, n);
-    float share, sum = 0;
-    const backward_row row = n > 0 ? row_of(task, sequence, h, t, 0, &share) : backward_row{0, INFINITY, 0, 0};
-    const char *q = task.q.at(sequence.b, sequence.q_first + t, h);
-    const char *dout = task.dout.at(sequence.b, sequence.q_first + t, h);
-    for (int j = 0; j < most; j++) {
-        int key = sequence.k_first + seen.first + j;
-        float score = 0, g = 0;
-        if (j < n && 8 * chunk < task.q.width)
-            score = dot_chunk<half_t>(q, task.k.at(sequence.b, key, kv_head), chunk, task.q.width);
-        if (j < n && 8 * chunk < task.v.width)
-            g = dot_chunk<half_t>(dout, task.v.at(sequence.b, key, kv_head), chunk, task.v.width);
-        for (int i = lanes / 2; i > 0; i /= 2) {
-            score += __shfl_xor_sync(0xffffffff, score, i);
-            g += __shfl_xor_sync(0xffffffff, g, i);
-        }
-        score *= row.scale;
-        float weight = power_of_two_near(score - row.log2_d) - (task.softpick ? row.unit : 0);
-        if (j < n && !(task.rectifies && score <= 0)) sum = fmaf(weight, g, sum);
-    }
-    return n > 0 ? sum : delta;
-}
-
 /* The sum of a group of threads' numbers, in the same order each time; in thread 0. */
 static __device__ float sum_threads(float x) {
     __shared__ float warps[32];
@@ -239,16 +207,29 @@ static __device__ float sum_threads(float x) {
     return x;
 }
 
-/* A tile of a head.  `lanes` threads a row, one chunk each.  Tiles whose first query sees few keys are another kernel's,
- * which needs more registers. */
-template <typename half_t, bool FEW>
+/* What is due for a tile beside its rows: the beginning of dq's sum, and the share of dsink. */
+static __device__ void begin_tile(const backward_task &task, int64_t tile, int width, float dsink) {
+    if (threadIdx.x == 0) {
+        task.dq_turn[tile] = 0;
+        if (tile == 0) *task.ticket = 0;
+    }
+    int n_quads = task.any_order ? TILE_QUERIES * width / 4 : 0;
+    for (int i = threadIdx.x; i < n_quads; i += (int)blockDim.x)
+        reinterpret_cast<float4 *>(task.dq_sum)[tile * n_quads + i] = make_float4(0, 0, 0, 0);
+    if (!task.dsink) return;
+    dsink = sum_threads(dsink);
+    if (threadIdx.x == 0) task.partial[tile] = dsink;
+}
+
+/* A tile of a head.  `lanes` threads a row, one chunk each.  Tiles whose first query sees few keys are left out. */
+template <typename half_t>
 static __global__ void __launch_bounds__(ROW_THREADS)
     prepare_rows_kernel(const __grid_constant__ backward_task task, int lanes) {
     const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
     const int h = blockIdx.y, first = (blockIdx.x - sequence.tile_first) * TILE_QUERIES, chunk = threadIdx.x % lanes;
     const int64_t tile = (int64_t)h * task.n_tiles + blockIdx.x;
     float dsink = 0;
-    if ((count_keys(task, sequence, first) <= FEW_KEYS) != FEW) return;
+    if (count_keys(task, sequence, first) <= FEW_KEYS) return;
     for (int row = threadIdx.x / lanes; row < TILE_QUERIES; row += ROW_THREADS / lanes) {
         int t = first + row;
         bool there = t < sequence.n_q;
@@ -257,23 +238,74 @@ static __global__ void __launch_bounds__(ROW_THREADS)
                                               task.dout.at(sequence.b, sequence.q_first + t, h), chunk, task.out.width)
                           : 0;
         for (int i = lanes / 2; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
-        if (FEW) delta = delta_of_few_keys<half_t>(task, sequence, h, t, chunk, lanes, delta);
         if (chunk > 0) continue;
         float share = 0;
         task.row_facts[tile * TILE_QUERIES + row] =
             there ? row_of(task, sequence, h, t, delta, &share) : backward_row{0, INFINITY, 0, 0};
         dsink += share;
     }
-    if (threadIdx.x == 0) {
-        task.dq_turn[tile] = 0;
-        if (tile == 0) *task.ticket = 0;
+    begin_tile(task, tile, lanes * 8, dsink);
+}
+
+template <typename half_t>
+static __device__ __forceinline__ float dot_row(const char *left, const char *right, int width) {
+    float sum = 0;
+#pragma unroll 4
+    for (int chunk = 0; 8 * chunk < width; chunk++) sum += dot_chunk<half_t>(left, right, chunk, width);
+    return sum;
+}
+
+/* A lane's share of delta of query t's row, from the weights of the keys that it sees as they are in f32. */
+template <typename half_t>
+static __device__ __forceinline__ float delta_by_weights(const backward_task &task, const backward_sequence &sequence,
+                                                         int h, int t, int lane) {
+    const key_range seen = visible_keys(task, sequence, t);
+    const int kv_head = h / (task.H / task.Hkv);
+    const char *q = task.q.at(sequence.b, sequence.q_first + t, h);
+    const char *dout = task.dout.at(sequence.b, sequence.q_first + t, h);
+    float share, delta = 0;
+    const backward_row row = row_of(task, sequence, h, t, 0, &share);
+    for (int j = seen.first + lane; j < seen.end; j += 32) {
+        float score =
+            row.scale * dot_row<half_t>(q, task.k.at(sequence.b, sequence.k_first + j, kv_head), task.q.width);
+        float g = dot_row<half_t>(dout, task.v.at(sequence.b, sequence.k_first + j, kv_head), task.v.width);
+        float weight = power_of_two_near(score - row.log2_d) - (task.softpick ? row.unit : 0);
+        if (!(task.rectifies && score <= 0)) delta = fmaf(weight, g, delta);
     }
-    int n_quads = task.any_order ? TILE_QUERIES * lanes * 8 / 4 : 0;
-    for (int i = threadIdx.x; i < n_quads; i += ROW_THREADS)
-        reinterpret_cast<float4 *>(task.dq_sum)[tile * n_quads + i] = make_float4(0, 0, 0, 0);
-    if (!task.dsink) return;
-    dsink = sum_threads(dsink);
-    if (threadIdx.x == 0) task.partial[tile] = dsink;
+    return delta;
+}
+
+/* The tiles that prepare_rows_kernel leaves out, the first ones of each sequence, a warp a row.  The stored out is rounded to 16 bits, and where few keys
+ * share the weight dP - delta nearly cancels: in softpick the rounding would then be multiplied by 1/D, which is large
+ * where scores are small. */
+template <typename half_t>
+static __global__ void __launch_bounds__(FEW_THREADS)
+    prepare_few_rows_kernel(const __grid_constant__ backward_task task, int width, int sequence_first) {
+    __shared__ float deltas[TILE_QUERIES];
+    const int i = sequence_first + blockIdx.z;
+    const backward_sequence sequence = task.sequences ? task.sequences[i] : alike_sequence(task, i);
+    const int h = blockIdx.y, first = blockIdx.x * TILE_QUERIES, lane = threadIdx.x % 32;
+    const int64_t tile = tile_index(task, sequence, h, blockIdx.x);
+    if (first >= sequence.n_q || count_keys(task, sequence, first) > FEW_KEYS) return;
+    for (int row = threadIdx.x / 32; row < TILE_QUERIES; row += FEW_THREADS / 32) {
+        int t = first + row;
+        float delta = 0;
+        if (t < sequence.n_q && count_keys(task, sequence, t) <= FEW_KEYS)
+            delta = delta_by_weights<half_t>(task, sequence, h, t, lane);
+        else if (t < sequence.n_q && 8 * lane < task.out.width)
+            delta = dot_chunk<half_t>(task.out.at(sequence.b, sequence.q_first + t, h),
+                                      task.dout.at(sequence.b, sequence.q_first + t, h), lane, task.out.width);
+        for (int i = 16; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
+        if (lane == 0) deltas[row] = delta;
+    }
+    __syncthreads();
+    float dsink = 0;
+    if (threadIdx.x < TILE_QUERIES)
+        task.row_facts[tile * TILE_QUERIES + threadIdx.x] =
+            first + (int)threadIdx.x < sequence.n_q
+                ? row_of(task, sequence, h, first + threadIdx.x, deltas[threadIdx.x], &dsink)
+                : backward_row{0, INFINITY, 0, 0};
+    begin_tile(task, tile, width, dsink);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
@@ -298,18 +330,34 @@ static sp_status add_partials(const backward_task *task, float *out, cudaStream_
 
 /* ---- the pass --------------------------------------------------------------------------------------------------- */
 
-template <typename half_t> static void queue_rows(const backward_task *task, int width, cudaStream_t stream) {
-    const dim3 grid(task->n_tiles, task->H);
-    prepare_rows_kernel<half_t, false><<<grid, ROW_THREADS, 0, stream>>>(*task, width / 8);
-    prepare_rows_kernel<half_t, true><<<grid, ROW_THREADS, 0, stream>>>(*task, width / 8);
+/* Tiles at the beginning of a sequence whose first query sees few keys: all that do, since later queries see no fewer. */
+static int count_few_tiles(const backward_task *task, const backward_sequence &sequence) {
+    int n = 0;
+    while (n < count_tiles(sequence) && count_keys(*task, sequence, n * TILE_QUERIES) <= FEW_KEYS) n++;
+    return n;
 }
 
-static sp_status prepare_rows(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
+template <typename half_t>
+static void queue_rows(const backward_task *task, const sp_attention *problem, int width, cudaStream_t stream) {
+    int most = 0;
+    for (int i = 0; i < task->n_sequences; i++) {
+        int n = count_few_tiles(task, cut_sequence(problem, i, 0, 0));
+        if (n > most) most = n;
+        if (!task->sequences) break; /* they are alike */
+    }
+    prepare_rows_kernel<half_t><<<dim3(task->n_tiles, task->H), ROW_THREADS, 0, stream>>>(*task, width / 8);
+    for (int first = 0; most > 0 && first < task->n_sequences; first += MOST_SEQUENCES) {
+        int n = task->n_sequences - first < MOST_SEQUENCES ? task->n_sequences - first : MOST_SEQUENCES;
+        prepare_few_rows_kernel<half_t><<<dim3(most, task->H, n), FEW_THREADS, 0, stream>>>(*task, width, first);
+    }
+}
+
+static sp_status prepare_rows(const backward_task *task, const sp_attention *problem, int width, cudaStream_t stream) {
     if (!task->n_tiles) return SP_OK;
-    if (dtype == SP_DTYPE_BF16)
-        queue_rows<__nv_bfloat16>(task, width, stream);
+    if (problem->q.dtype == SP_DTYPE_BF16)
+        queue_rows<__nv_bfloat16>(task, problem, width, stream);
     else
-        queue_rows<__half>(task, width, stream);
+        queue_rows<__half>(task, problem, width, stream);
     SP_CUDA_LAUNCHED("attention backward: rows");
     return add_partials(task, task->dsink, stream);
 }
@@ -322,7 +370,7 @@ extern "C" sp_status sp_sm80_backward(const sp_attention *problem, void *workspa
     describe(&task, problem);
     carve(&task, problem, width, (char *)workspace);
     if (task.sequences) SP_TRY(write_sequences(&task, problem, width, stream));
-    SP_TRY(prepare_rows(&task, dtype, width, stream));
+    SP_TRY(prepare_rows(&task, problem, width, stream));
     auto *run = width == 64 ? sp_sm80_backward_64 : width == 128 ? sp_sm80_backward_128 : sp_sm80_backward_256;
     SP_TRY(run(&task, dtype, stream));
     return add_partials(&task, task.drow_factor, stream);

@@ -66,13 +66,13 @@ struct key_range {
     int first, end;
 };
 
-static __device__ __forceinline__ key_range visible_keys(const backward_task &task, const backward_sequence &sequence,
-                                                         int t) {
+static __host__ __device__ __forceinline__ key_range visible_keys(const backward_task &task,
+                                                                  const backward_sequence &sequence, int t) {
     int next = t + sequence.n_k - sequence.n_q + 1;
     key_range range = {0, sequence.n_k};
-    if (task.causal || task.window) range.end = min(range.end, max(next, 0));
-    if (task.window) range.first = max(next - task.window, 0);
-    range.first = min(range.first, range.end);
+    if ((task.causal || task.window) && next < range.end) range.end = next > 0 ? next : 0;
+    if (task.window && next > task.window) range.first = next - task.window;
+    if (range.first > range.end) range.first = range.end;
     return range;
 }
 
