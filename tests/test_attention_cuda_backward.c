@@ -11,8 +11,6 @@
 #include "attention_sample.h"
 #include "cuda_support.h"
 
-#include "attention/cuda/sm80_backward.h"
-
 static sp_device *gpu;
 
 static int open_gpu(void **state) {
@@ -31,13 +29,10 @@ static int close_gpu(void **state) {
 
 /* Queues the pass with a workspace full of NaN. */
 static void queue_backward(cuda_case *c, void **workspace) {
-    *workspace = NULL, (void)c;
-#if SP_WITH_CUDA
     int64_t bytes = 0;
-    cuda_expect(sp_sm80_backward_workspace(&c->problem, &bytes));
+    cuda_expect(sp_attention_workspace(&c->problem, SP_ATTENTION_BACKWARD, 0, &bytes));
     *workspace = cuda_poisoned(c->device, bytes);
-    cuda_expect(sp_sm80_backward(&c->problem, *workspace));
-#endif
+    cuda_expect(sp_attention_backward(&c->problem, *workspace, bytes, 0));
 }
 
 static void run_backward(attention_case *host, bool any_order) {

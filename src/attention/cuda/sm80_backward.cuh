@@ -6,11 +6,16 @@
  *   dv += w dout    dk += ds q                   w and ds come out of the products as the next ones take them
  *   dq_sum += ds' k                              all keys of the block: ds goes through shared memory
  *
- * dv and dk stay in registers; dq is summed over the blocks in global memory.  Blocks have tickets, those of a head from
- * its last keys to its first, and add their shares to a tile's dq in the order of their tickets, each after the one
- * before has said so in dq_turn: the sum is the same each time, and no block waits for one that has not begun.  Under a
- * causal mask the block that sees a tile first is also the first to come to it, so that in the steady state none waits.
- * The first to add stores, so that dq_sum needs no clearing.  With any_order nobody waits, and dq_sum begins as 0.
+ * dv and dk stay in registers; dq is summed over the blocks in global memory, in f32.  Blocks add their shares to a
+ * tile's dq in a fixed order, that of falling keys, each after the one before has said so in dq_turn: the sum is the
+ * same each time.  The first to add stores, so that dq_sum needs no clearing.  With any_order nobody waits, and dq_sum
+ * begins as 0.
+ *
+ * Under a causal mask the block that sees a tile first is the first to come to it, and the others follow at a distance:
+ * in the steady state none waits.  Without a mask they begin at tiles that lie evenly apart.  Both need that all blocks
+ * of a head are at work at the same time; then longer blocks begin earlier, which keeps the end of the work short.  Where
+ * there is not room enough for that, blocks begin in the order in which they add, so that none waits for one that has
+ * not begun.  Who begins when is said by tickets.
  *
  * Where dk and dv do not fit into the registers of one warp (PARTS = 2), two warps share their keys: each computes w and
  * ds of half of the queries, passes them on in shared memory, and keeps half of the channels of dk and dv. */
@@ -39,8 +44,8 @@ template <int WIDTH_, int KEY_WARPS_, int KEY_TILES_, int PARTS_, int PASS_, int
 struct key_block {
     backward_sequence sequence;
     int key_head, index;
-    int tile_first, tile_end;
-    int n_steps; /* tiles, of all query heads of the key head */
+    int tile_first, tile_end, tile_start; /* it walks from tile_start to the end, and on from the first */
+    int n_steps;                          /* tiles, of all query heads of the key head */
 };
 
 template <class Layout> struct alignas(128) backward_shared {
@@ -51,6 +56,7 @@ template <class Layout> struct alignas(128) backward_shared {
     backward_row rows[2][Layout::QUERIES];
     key_block block;
     int *turn_to_pass; /* the counter of the tile that has been added to last */
+    bool stores[2];    /* of a step: this block is the first to come to the tile's dq */
 };
 
 /* ---- tiles in and out ------------------------------------------------------------------------------------------- */
@@ -59,13 +65,14 @@ template <class Layout> struct alignas(128) backward_shared {
 template <class Layout, int ROWS>
 static __device__ __forceinline__ void fetch_rows(void *shared, const char *rows, int64_t stride, int width, int n) {
     constexpr int CHUNKS = Layout::CHUNKS, AT_ONCE = Layout::THREADS / CHUNKS;
+    static_assert(AT_ONCE % 8 == 0, "chunks of a thread lie alike");
     int chunk = threadIdx.x % CHUNKS, row = threadIdx.x / CHUNKS;
     int bytes = min(max((width - 8 * chunk) * 2, 0), 16);
     const char *from = rows + row * stride + chunk * 16;
-    uint32_t to = shared_address(shared);
+    uint32_t to = shared_address(shared) + chunk_offset<Layout::WIDTH>(row, chunk);
 #pragma unroll
-    for (int i = 0; i < ROWS / AT_ONCE; i++, row += AT_ONCE, from += AT_ONCE * stride)
-        copy_chunk(to + chunk_offset<Layout::WIDTH>(row, chunk), bytes && row < n ? from : rows, row < n ? bytes : 0);
+    for (int i = 0; i < ROWS; i += AT_ONCE, from += AT_ONCE * stride)
+        copy_chunk(to + i * Layout::WIDTH * 2, from, row + i < n ? bytes : 0);
 }
 
 /* Where a walk over the tiles of the heads of one key head stands. */
@@ -73,9 +80,19 @@ struct tile_walk {
     int h, tile;
 };
 
+/* Whether some query of the tile does not see all keys of the block. */
+template <class Layout>
+static __device__ __forceinline__ bool needs_mask(const backward_task &task, const key_block &block, int tile) {
+    int first = block.index * Layout::KEYS, t = tile * TILE_QUERIES;
+    int last = min(t + TILE_QUERIES, block.sequence.n_q) - 1;
+    return visible_keys(task, block.sequence, t).end < first + Layout::KEYS ||
+           visible_keys(task, block.sequence, last).first > first;
+}
+
 template <class Layout>
 static __device__ __forceinline__ void fetch_tile(backward_shared<Layout> &shared, const backward_task &task,
-                                                  const backward_sequence &sequence, tile_walk at, int stage) {
+                                                  tile_walk at, int stage) {
+    const backward_sequence &sequence = shared.block.sequence;
     int first = at.tile * TILE_QUERIES, n = sequence.n_q - first, row = sequence.q_first + first;
     fetch_rows<Layout, TILE_QUERIES>(shared.q[stage], task.q.at(sequence.b, row, at.h), task.q.row, task.q.width, n);
     fetch_rows<Layout, TILE_QUERIES>(shared.dout[stage], task.dout.at(sequence.b, row, at.h), task.dout.row,
@@ -161,15 +178,29 @@ static __device__ __forceinline__ void accumulate(float (&c)[Layout::KEY_TILES][
     }
 }
 
-/* Two neighbouring tiles of a product become the a of the next one. */
-template <class Layout, typename half_t>
+/* Two gradients of scores, rounded.  Where all scores of a row are near 0 they rise by up to 1/eps: f16 is kept within
+ * what it holds. */
+template <typename half_t> static __device__ __forceinline__ uint32_t pack_gradients(float low, float high) {
+    return pack_pair<half_t>(low, high);
+}
+template <> __device__ __forceinline__ uint32_t pack_gradients<__half>(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+/* Two neighbouring tiles of a product become the a of the next one: weights, of which those below 0 become 0, or
+ * gradients. */
+template <class Layout, typename half_t, bool WEIGHTS>
 static __device__ __forceinline__ void repack(uint32_t (&a)[Layout::KEY_TILES][4],
                                               const float (&c)[Layout::KEY_TILES][Layout::PASS / 8][4], int j) {
 #pragma unroll
     for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
-        for (int x = 0; x < 4; x++)
-            a[i][x] = pack_pair<half_t>(c[i][2 * j + x / 2][2 * (x % 2)], c[i][2 * j + x / 2][2 * (x % 2) + 1]);
+        for (int x = 0; x < 4; x++) {
+            const float *pair = c[i][2 * j + x / 2] + 2 * (x % 2);
+            a[i][x] = WEIGHTS ? pack_positive_pair<half_t>(pair[0], pair[1]) : pack_gradients<half_t>(pair[0], pair[1]);
+        }
 }
 
 /* The same to shared memory, keys x queries. */
@@ -218,46 +249,28 @@ static __device__ __forceinline__ void hide_masked(float (&x)[Layout::KEY_TILES]
         for (int side = 0; side < 2; side++) {
             int t = at.tile * TILE_QUERIES + at.query + 8 * j + lane % 4 * 2 + side;
             key_range keys = visible_keys(task, sequence, t);
+            int first = keys.first - at.key - lane / 4, end = keys.end - at.key - lane / 4;
 #pragma unroll
             for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    int key = at.key + 16 * i + 8 * half + lane / 4;
-                    if (key < keys.first || key >= keys.end) x[i][j][2 * half + side] = -INFINITY;
-                }
+                for (int half = 0; half < 2; half++)
+                    if (16 * i + 8 * half < first || 16 * i + 8 * half >= end) x[i][j][2 * half + side] = -INFINITY;
         }
-}
-
-/* Gradients of scores near 0 may exceed what f16 holds: where all scores of a row are, weights rise by 1/eps. */
-template <typename half_t> static __device__ __forceinline__ float within_range(float x) { return x; }
-template <> __device__ __forceinline__ float within_range<__half>(float x) {
-    asm("min.NaN.f32 %0, %0, 0f477FE000;" : "+f"(x));
-    asm("max.NaN.f32 %0, %0, 0fC77FE000;" : "+f"(x));
-    return x;
 }
 
 /* One score: x is log2 of its weight in the exponential family, g its value's gradient; both become what the caller
  * wants: the weight and the gradient of the score. */
-template <typename half_t, bool SOFTPICK>
+template <bool SOFTPICK>
 static __device__ __forceinline__ void differentiate(float &x, float &g, const backward_row &row, float dead_gradient) {
     float u = power_of_two_near(x);
     bool dead = u <= row.unit; /* not so for NaN */
     if (SOFTPICK) {
-        g = within_range<half_t>(u * (dead ? dead_gradient : g - row.delta));
-        x = dead ? 0 : u - row.unit;
+        g = u * (dead ? dead_gradient : g - row.delta);
+        x = u - row.unit;
     } else {
         x = dead ? 0 : u;
         g = x * (g - row.delta);
     }
-}
-
-/* Whether some query of the tile does not see all keys of the block. */
-template <class Layout>
-static __device__ __forceinline__ bool needs_mask(const backward_task &task, const key_block &block, int tile) {
-    int first = block.index * Layout::KEYS, t = tile * TILE_QUERIES;
-    int last = min(t + TILE_QUERIES, block.sequence.n_q) - 1;
-    return visible_keys(task, block.sequence, t).end < first + Layout::KEYS ||
-           visible_keys(task, block.sequence, last).first > first;
 }
 
 /* Scores and value gradients of a pass become weights and score gradients.  `rows`: of the pass's queries. */
@@ -289,8 +302,7 @@ weigh(float (&x)[Layout::KEY_TILES][Layout::PASS / 8][4], float (&g)[Layout::KEY
             for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
                 for (int half = 0; half < 2; half++)
-                    differentiate<half_t, SOFTPICK>(x[i][j][2 * half + side], g[i][j][2 * half + side], row,
-                                                    dead_gradient);
+                    differentiate<SOFTPICK>(x[i][j][2 * half + side], g[i][j][2 * half + side], row, dead_gradient);
         }
     if (!task.row_factor) return;
 #pragma unroll
@@ -313,19 +325,22 @@ struct dq_turn {
     int wanted;
 };
 
-static __device__ __forceinline__ int turn_read(dq_turn turn) {
+static __device__ __forceinline__ int turn_read(const int *counter) {
     int value;
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(turn.counter) : "memory");
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
     return value;
 }
 
 /* The next block may add: all that this group of threads added before its last barrier is in place first. */
 static __device__ __forceinline__ void turn_pass(int *counter) {
-    __threadfence();
     asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
 }
 
 /* Four neighbouring numbers. */
+static __device__ __forceinline__ void store_to(float *sum, const float (&share)[4]) {
+    *reinterpret_cast<float4 *>(sum) = make_float4(share[0], share[1], share[2], share[3]);
+}
+
 static __device__ __forceinline__ void add_to(float *sum, const float (&share)[4]) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1,%2,%3,%4};" ::"l"(sum), "f"(share[0]), "f"(share[1]),
@@ -336,9 +351,10 @@ static __device__ __forceinline__ void add_to(float *sum, const float (&share)[4
 #endif
 }
 
-/* Where the i-th four numbers of this thread lie in a tile of dq_sum. */
-template <class Layout> static __device__ __forceinline__ int64_t dq_place(int i) {
-    return ((threadIdx.x / 32 * Layout::DQ_QUADS + i) * 32 + threadIdx.x % 32) * 4;
+/* Where the first four numbers of this thread lie in a tile of dq_sum; the next ones are DQ_STEP further each. */
+constexpr int DQ_STEP = 128;
+template <class Layout> static __device__ __forceinline__ int dq_place() {
+    return threadIdx.x / 32 * Layout::DQ_QUADS * DQ_STEP + threadIdx.x % 32 * 4;
 }
 
 /* The first query and channel of this warp's part of a tile of dq. */
@@ -372,16 +388,14 @@ static __device__ __forceinline__ void add_dq(float *sum, const uint16_t *ds, co
         a += 16 * TILE_QUERIES * 2;
         b += 16 * Layout::WIDTH * 2;
     }
+    sum += dq_place<Layout>();
+    if (store) {
 #pragma unroll
-    for (int i = 0; i < 2; i++)
+        for (int i = 0; i < Layout::DQ_QUADS; i++) store_to(sum + i * DQ_STEP, c[i % 2][i / 2]);
+    } else {
 #pragma unroll
-        for (int j = 0; j < Layout::DQ_CHANNELS / 8; j++) {
-            float *place = sum + dq_place<Layout>(i * (Layout::DQ_CHANNELS / 8) + j);
-            if (store)
-                *reinterpret_cast<float4 *>(place) = make_float4(c[i][j][0], c[i][j][1], c[i][j][2], c[i][j][3]);
-            else
-                add_to(place, c[i][j]);
-        }
+        for (int i = 0; i < Layout::DQ_QUADS; i++) add_to(sum + i * DQ_STEP, c[i % 2][i / 2]);
+    }
 }
 
 /* ---- the walk --------------------------------------------------------------------------------------------------- */
@@ -400,27 +414,50 @@ static __device__ __forceinline__ int first_tile(const backward_sequence &sequen
     return low;
 }
 
+static __device__ __forceinline__ int tiles_of(const backward_sequence &sequence) {
+    return (sequence.n_q + TILE_QUERIES - 1) / TILE_QUERIES;
+}
+/* Those with keys that are there. */
+template <class Layout> static __device__ __forceinline__ int live_blocks_of(const backward_sequence &sequence) {
+    return (sequence.n_k + Layout::KEYS - 1) / Layout::KEYS;
+}
+
+/* Whether all blocks of a head see all its tiles and are at work at the same time: then they begin at tiles that lie
+ * evenly apart, and walk in circles behind each other. */
+static __device__ __forceinline__ bool in_circles(const backward_task &task) {
+    return task.together && !task.causal && !task.window && !task.any_order;
+}
+
 template <class Layout> static __device__ __forceinline__ key_block block_of_item(const backward_task &task, int item) {
     key_block block;
     block.sequence = sequence_of_item(task, item);
     int n_blocks = (block.sequence.n_k_rows + Layout::KEYS - 1) / Layout::KEYS;
-    int rest = item - block.sequence.block_first * task.Hkv;
+    int rest = item - block.sequence.block_first * task.Hkv, index = rest % n_blocks;
     block.key_head = rest / n_blocks;
-    block.index = n_blocks - 1 - rest % n_blocks;
+    block.index = task.together || task.any_order ? index : n_blocks - 1 - index;
     int first = block.index * Layout::KEYS;
     block.tile_first =
         first_tile(block.sequence, [&](int tile) { return tile_keys(task, block.sequence, tile).end > first; });
     block.tile_end = first_tile(
         block.sequence, [&](int tile) { return tile_keys(task, block.sequence, tile).first >= first + Layout::KEYS; });
+    block.tile_start = in_circles(task) && first < block.sequence.n_k
+                           ? block.index * tiles_of(block.sequence) / live_blocks_of<Layout>(block.sequence)
+                           : block.tile_first;
     block.n_steps = task.H / task.Hkv * max(block.tile_end - block.tile_first, 0);
     return block;
 }
 
-/* How many blocks add to the tile before this one. */
+/* How many blocks add to the tile before this one: those of later keys; and where blocks walk in circles, those of
+ * them that begin at this tile or before and, if this block has been at the end since, all of later keys. */
 template <class Layout>
 static __device__ __forceinline__ dq_turn turn_of(const backward_task &task, const key_block &block, tile_walk at) {
-    int last_key = tile_keys(task, block.sequence, at.tile).end - 1;
-    return {task.dq_turn + tile_index(task, block.sequence, at.h, at.tile), last_key / Layout::KEYS - block.index};
+    int before = (tile_keys(task, block.sequence, at.tile).end - 1) / Layout::KEYS - block.index;
+    if (in_circles(task)) {
+        int n_blocks = live_blocks_of<Layout>(block.sequence), n_tiles = tiles_of(block.sequence);
+        int begun = min(((at.tile + 1) * n_blocks + n_tiles - 1) / n_tiles, n_blocks);
+        before = begun - 1 - block.index + (at.tile < block.tile_start ? n_blocks : 0);
+    }
+    return {task.dq_turn + tile_index(task, block.sequence, at.h, at.tile), before};
 }
 
 /* dk or dv of this warp to shared memory, narrowed. */
@@ -443,18 +480,18 @@ static __device__ __forceinline__ void narrow(uint16_t *shared, float (&c)[Layou
 /* The next step's place. */
 static __device__ __forceinline__ tile_walk next_place(const key_block &block, tile_walk at) {
     at.tile++;
-    if (at.tile == block.tile_end) {
-        at.tile = block.tile_first;
-        at.h++;
-    }
+    if (at.tile == block.tile_end) at.tile = block.tile_first;
+    if (at.tile == block.tile_start) at.h++;
     return at;
 }
 
 /* Thread 0 takes a block of keys. */
 template <class Layout>
 static __device__ __forceinline__ void take_block(backward_shared<Layout> &shared, const backward_task &task) {
-    if (threadIdx.x == 0) /* with tickets: a group of threads may begin before one of a lower index */
+    if (threadIdx.x == 0) { /* with tickets: a group of threads may begin before one of a lower index */
         shared.block = block_of_item<Layout>(task, task.any_order ? (int)blockIdx.x : atomicAdd(task.ticket, 1));
+        shared.stores[0] = shared.stores[1] = false;
+    }
     __syncthreads();
 }
 
@@ -480,6 +517,24 @@ static __device__ __forceinline__ void write_block(const backward_shared<Layout>
                                      n);
 }
 
+/* All shares of a step have been added when all warps have been at this barrier; only the one that tells waits. */
+template <int THREADS> static __device__ __forceinline__ void turn_barrier_arrive() {
+    asm volatile("bar.arrive 15, %0;" ::"n"(THREADS) : "memory");
+}
+template <int THREADS> static __device__ __forceinline__ void turn_barrier_wait() {
+    asm volatile("bar.sync 15, %0;" ::"n"(THREADS) : "memory");
+}
+
+/* `turn_now`: what the counter was some time ago. */
+template <class Layout>
+static __device__ __forceinline__ void wait_for_turn(backward_shared<Layout> &shared, const backward_task &task,
+                                                     tile_walk at, int stage, int turn_now) {
+    const dq_turn turn = turn_of<Layout>(task, shared.block, at);
+    while (turn_now < turn.wanted) turn_now = turn_read(turn.counter);
+    shared.stores[stage] = turn.wanted == 0;
+    shared.turn_to_pass = turn.counter;
+}
+
 template <class Layout, typename half_t, bool SOFTPICK>
 __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
     sp_backward_kernel(const __grid_constant__ backward_task task) {
@@ -488,14 +543,15 @@ __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
     const key_block &block = shared.block;
     constexpr int WIDTH = Layout::WIDTH, KEY_TILES = Layout::KEY_TILES, OWN_QUERIES = TILE_QUERIES / Layout::PARTS;
     const int warp = threadIdx.x / 32, part = warp % Layout::PARTS;
+    const bool ordered = !task.any_order;
     const int own_key = warp / Layout::PARTS * KEY_TILES * 16, own_channel = part * Layout::CHANNELS;
 
     take_block(shared, task);
-    tile_walk at = {block.key_head * (task.H / task.Hkv), block.tile_first};
+    tile_walk at = {block.key_head * (task.H / task.Hkv), block.tile_start};
     fetch_block(shared, task);
-    if (block.n_steps > 0) fetch_tile(shared, task, block.sequence, at, 0);
+    if (block.n_steps > 0) fetch_tile(shared, task, at, 0);
     copies_commit();
-    if (block.n_steps > 1) fetch_tile(shared, task, block.sequence, next_place(block, at), 1);
+    if (block.n_steps > 1) fetch_tile(shared, task, next_place(block, at), 1);
     copies_commit();
     copies_wait<1>();
     __syncthreads();
@@ -503,9 +559,9 @@ __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
     float dk[KEY_TILES][Layout::CHANNELS / 8][4] = {}, dv[KEY_TILES][Layout::CHANNELS / 8][4] = {};
     for (int step = 0; step < block.n_steps; step++, at = next_place(block, at)) {
         const int stage = step % 2;
-        /* one thread speaks for all to other blocks */
-        auto speaks = [&]() { return !task.any_order && threadIdx.x == step % Layout::WARPS * 32; };
-        int turn_now = speaks() ? turn_read(turn_of<Layout>(task, block, at)) : 0;
+        int turn_now = 0; /* warps take turns in speaking for all to other blocks */
+        if (ordered && threadIdx.x == step % Layout::WARPS * 32)
+            turn_now = turn_read(task.dq_turn + tile_index(task, block.sequence, at.h, at.tile));
 
         auto accumulate_both = [&](uint32_t(&w)[KEY_TILES][4], uint32_t(&ds)[KEY_TILES][4], int query) {
             accumulate<Layout, half_t>(dv, w, lane_address_a<WIDTH>(shared.dout[stage], query, own_channel / 8));
@@ -524,8 +580,8 @@ __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
 #pragma unroll
             for (int j = 0; j < Layout::PASS / 16; j++) {
                 uint32_t w[KEY_TILES][4], ds[KEY_TILES][4];
-                repack<Layout, half_t>(w, x, j);
-                repack<Layout, half_t>(ds, g, j);
+                repack<Layout, half_t, true>(w, x, j);
+                repack<Layout, half_t, false>(ds, g, j);
                 store_packed<Layout>(shared.ds[stage], ds, own_key, query + 16 * j);
                 if (Layout::PARTS > 1)
                     store_packed<Layout>(shared.w, w, own_key, query + 16 * j);
@@ -547,23 +603,25 @@ __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
             }
         }
 
-        copies_wait<0>();
-        const dq_turn turn = turn_of<Layout>(task, block, at);
-        while (speaks() && turn_now < turn.wanted) turn_now = turn_read(turn);
-        __syncthreads(); /* ds is whole, the next tile is there, this one is done with, and it is our turn */
-        if (speaks()) {
-            if (step > 0) turn_pass(shared.turn_to_pass);
-            shared.turn_to_pass = turn.counter;
+        if (ordered && warp == step % Layout::WARPS) { /* before it waits: others may wait for this block */
+            if (step > 0) turn_barrier_wait<Layout::THREADS>();
+            if (threadIdx.x % 32 == 0) {
+                if (step > 0) turn_pass(shared.turn_to_pass);
+                wait_for_turn<Layout>(shared, task, at, stage, turn_now);
+            }
         }
-        if (step + 2 < block.n_steps)
-            fetch_tile(shared, task, block.sequence, next_place(block, next_place(block, at)), stage);
+        copies_wait<0>();
+        __syncthreads(); /* ds is whole, the next tile is there, this one is done with, and it is our turn */
+        if (step + 2 < block.n_steps) fetch_tile(shared, task, next_place(block, next_place(block, at)), stage);
         copies_commit();
         add_dq<Layout, half_t>(task.dq_sum +
                                    tile_index(task, block.sequence, at.h, at.tile) * (TILE_QUERIES * Layout::WIDTH),
-                               shared.ds[stage], shared.k, !task.any_order && turn.wanted == 0);
+                               shared.ds[stage], shared.k, shared.stores[stage]);
+        if (ordered && step + 1 < block.n_steps && warp != (step + 1) % Layout::WARPS)
+            turn_barrier_arrive<Layout::THREADS>();
     }
     __syncthreads();
-    if (!task.any_order && block.n_steps > 0 && threadIdx.x == 0) turn_pass(shared.turn_to_pass);
+    if (ordered && block.n_steps > 0 && threadIdx.x == 0) turn_pass(shared.turn_to_pass);
 
     narrow<Layout, half_t>(shared.k, dk, task.scale, own_key, own_channel);
     narrow<Layout, half_t>(shared.v, dv, 1, own_key, own_channel);
@@ -590,12 +648,13 @@ __global__ void __launch_bounds__(Layout::THREADS)
     float gradient = 0;
 #pragma unroll
     for (int i = 0; i < Layout::DQ_QUADS; i++) {
-        float4 four = seen ? *reinterpret_cast<const float4 *>(sum + dq_place<Layout>(i)) : make_float4(0, 0, 0, 0);
+        float4 four =
+            seen ? *reinterpret_cast<const float4 *>(sum + dq_place<Layout>() + i * DQ_STEP) : make_float4(0, 0, 0, 0);
         const float c[2][2] = {{four.x, four.y}, {four.z, four.w}};
-        int across = Layout::DQ_CHANNELS / 8, channel = corner.y + i % across * 8 + lane % 4 * 2;
+        int channel = corner.y + i / 2 * 8 + lane % 4 * 2;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int query = corner.x + i / across * 16 + half * 8 + lane / 4;
+            int query = corner.x + i % 2 * 16 + half * 8 + lane / 4;
             store_shared(shared_address(rows) + chunk_offset<Layout::WIDTH>(query, channel / 8) + channel % 8 * 2,
                          pack_pair<half_t>(c[half][0] * factor, c[half][1] * factor));
             if (!task.drow_factor || query >= n) continue;
@@ -618,13 +677,27 @@ __global__ void __launch_bounds__(Layout::THREADS)
 
 /* ---- launching -------------------------------------------------------------------------------------------------- */
 
+/* Whether all blocks of a head can be at work at the same time, even if half of the GPU is taken by others, and follow
+ * each other at a distance of two tiles or more: word of an added share comes later than the next tile. */
+template <class Layout> static sp_status fits_together(const backward_task *task, const void *kernel, bool *together) {
+    int groups = 0, device = 0, n_multiprocessors = 0;
+    SP_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&groups, kernel, Layout::THREADS,
+                                                              sizeof(backward_shared<Layout>)));
+    SP_CUDA_TRY(cudaGetDevice(&device));
+    SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    *together = Layout::KEYS >= 2 * TILE_QUERIES && task->most_blocks <= groups * n_multiprocessors / 2;
+    return SP_OK;
+}
+
 template <class Layout, typename half_t, bool SOFTPICK>
 static sp_status launch_backward(const backward_task *task, cudaStream_t stream) {
     auto *kernel = sp_backward_kernel<Layout, half_t, SOFTPICK>;
     constexpr int bytes = sizeof(backward_shared<Layout>);
     if (task->n_blocks > 0) {
+        backward_task ordered = *task;
         SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-        kernel<<<task->n_blocks * task->Hkv, Layout::THREADS, bytes, stream>>>(*task);
+        SP_TRY(fits_together<Layout>(task, (const void *)kernel, &ordered.together));
+        kernel<<<task->n_blocks * task->Hkv, Layout::THREADS, bytes, stream>>>(ordered);
         SP_CUDA_LAUNCHED("attention backward");
     }
     if (task->n_tiles > 0) {
