@@ -118,6 +118,20 @@ static __device__ __forceinline__ void write_rows(const uint16_t *shared, char *
     }
 }
 
+/* ---- what a thread holds ---------------------------------------------------------------------------------------- */
+
+/* Of a warp's keys by the queries of a pass, in the places of a product's result; */
+template <class Layout> using pass_tile = float[Layout::KEY_TILES][Layout::PASS / 8][4];
+/* of 16 queries, as the next product takes it; */
+template <class Layout> using packed_tile = uint32_t[Layout::KEY_TILES][4];
+/* and of dk or dv. */
+template <class Layout> using sum_tile = float[Layout::KEY_TILES][Layout::CHANNELS / 8][4];
+
+/* The first key of the block that this warp works on. */
+template <class Layout> static __device__ __forceinline__ int first_own_key() {
+    return threadIdx.x / (32 * Layout::PARTS) * Layout::KEY_TILES * 16;
+}
+
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 /* The address that this lane gives to load_matrices for the 16 x 16 numbers from (row, 8 chunk) on: the four matrices
@@ -135,8 +149,7 @@ template <int WIDTH> static __device__ __forceinline__ uint32_t lane_address_b(c
 
 /* c = a b' over the whole width: `a` addresses this warp's keys, `b` the queries of the pass. */
 template <class Layout, typename half_t>
-static __device__ __forceinline__ void multiply_rows(float (&c)[Layout::KEY_TILES][Layout::PASS / 8][4], uint32_t a,
-                                                     uint32_t b) {
+static __device__ __forceinline__ void multiply_rows(pass_tile<Layout> &c, uint32_t a, uint32_t b) {
 #pragma unroll
     for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
@@ -164,8 +177,7 @@ static __device__ __forceinline__ void multiply_rows(float (&c)[Layout::KEY_TILE
 /* c += a b for 16 queries: `a` keys x queries in registers, `b` addresses the queries' rows, from this warp's channels
  * on. */
 template <class Layout, typename half_t>
-static __device__ __forceinline__ void accumulate(float (&c)[Layout::KEY_TILES][Layout::CHANNELS / 8][4],
-                                                  const uint32_t (&a)[Layout::KEY_TILES][4], uint32_t b) {
+static __device__ __forceinline__ void accumulate(sum_tile<Layout> &c, const packed_tile<Layout> &a, uint32_t b) {
 #pragma unroll
     for (int j = 0; j < Layout::CHANNELS / 16; j++) {
         uint32_t right[4];
@@ -192,8 +204,7 @@ template <> __device__ __forceinline__ uint32_t pack_gradients<__half>(float low
 /* Two neighbouring tiles of a product become the a of the next one: weights, of which those below 0 become 0, or
  * gradients. */
 template <class Layout, typename half_t, bool WEIGHTS>
-static __device__ __forceinline__ void repack(uint32_t (&a)[Layout::KEY_TILES][4],
-                                              const float (&c)[Layout::KEY_TILES][Layout::PASS / 8][4], int j) {
+static __device__ __forceinline__ void repack(packed_tile<Layout> &a, const pass_tile<Layout> &c, int j) {
 #pragma unroll
     for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
@@ -205,8 +216,8 @@ static __device__ __forceinline__ void repack(uint32_t (&a)[Layout::KEY_TILES][4
 
 /* The same to shared memory, keys x queries. */
 template <class Layout>
-static __device__ __forceinline__ void store_packed(uint16_t *shared, const uint32_t (&a)[Layout::KEY_TILES][4],
-                                                    int key, int query) {
+static __device__ __forceinline__ void store_packed(uint16_t *shared, const packed_tile<Layout> &a, int key,
+                                                    int query) {
     int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < Layout::KEY_TILES; i++)
@@ -220,7 +231,7 @@ static __device__ __forceinline__ void store_packed(uint16_t *shared, const uint
 
 /* Every number of `a` times `factor`. */
 template <class Layout, typename half_t>
-static __device__ __forceinline__ void scale_packed(uint32_t (&a)[Layout::KEY_TILES][4], float factor) {
+static __device__ __forceinline__ void scale_packed(packed_tile<Layout> &a, float factor) {
 #pragma unroll
     for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
@@ -237,25 +248,33 @@ struct score_place {
     int key, query, tile;
 };
 
-/* Scores that the mask hides weigh nothing. */
-template <class Layout>
-static __device__ __forceinline__ void hide_masked(float (&x)[Layout::KEY_TILES][Layout::PASS / 8][4],
-                                                   const backward_task &task, const backward_sequence &sequence,
-                                                   score_place at) {
-    int lane = threadIdx.x % 32;
+/* Calls f(j, side, query) for each query of a pass of which this lane holds scores, */
+template <class Layout, class Function> static __device__ __forceinline__ void each_query(Function f) {
 #pragma unroll
     for (int j = 0; j < Layout::PASS / 8; j++)
 #pragma unroll
-        for (int side = 0; side < 2; side++) {
-            int t = at.tile * TILE_QUERIES + at.query + 8 * j + lane % 4 * 2 + side;
-            key_range keys = visible_keys(task, sequence, t);
-            int first = keys.first - at.key - lane / 4, end = keys.end - at.key - lane / 4;
+        for (int side = 0; side < 2; side++) f(j, side, 8 * j + threadIdx.x % 4 * 2 + side);
+}
+/* and f(i, half) for each key: the score is x[i][j][2 * half + side]. */
+template <class Layout, class Function> static __device__ __forceinline__ void each_key(Function f) {
 #pragma unroll
-            for (int i = 0; i < Layout::KEY_TILES; i++)
+    for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
-                for (int half = 0; half < 2; half++)
-                    if (16 * i + 8 * half < first || 16 * i + 8 * half >= end) x[i][j][2 * half + side] = -INFINITY;
-        }
+        for (int half = 0; half < 2; half++) f(i, half);
+}
+
+/* Scores that the mask hides weigh nothing. */
+template <class Layout>
+static __device__ __forceinline__ void hide_masked(pass_tile<Layout> &x, const backward_task &task,
+                                                   const backward_sequence &sequence, score_place at) {
+    int lane = threadIdx.x % 32;
+    each_query<Layout>([&](int j, int side, int query) {
+        key_range keys = visible_keys(task, sequence, at.tile * TILE_QUERIES + at.query + query);
+        int first = keys.first - at.key - lane / 4, end = keys.end - at.key - lane / 4;
+        each_key<Layout>([&](int i, int half) {
+            if (16 * i + 8 * half < first || 16 * i + 8 * half >= end) x[i][j][2 * half + side] = -INFINITY;
+        });
+    });
 }
 
 /* One score: x is log2 of its weight in the exponential family, g its value's gradient; both become what the caller
@@ -274,47 +293,29 @@ static __device__ __forceinline__ void differentiate(float &x, float &g, const b
 }
 
 /* Scores and value gradients of a pass become weights and score gradients.  `rows`: of the pass's queries. */
-template <class Layout, typename half_t, bool SOFTPICK>
-static __device__ __forceinline__ void
-weigh(float (&x)[Layout::KEY_TILES][Layout::PASS / 8][4], float (&g)[Layout::KEY_TILES][Layout::PASS / 8][4],
-      const backward_row *rows, const backward_task &task, const key_block &block, score_place at) {
-    int column = threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int j = 0; j < Layout::PASS / 8; j++)
-#pragma unroll
-        for (int side = 0; side < 2; side++) {
-            const backward_row &row = rows[8 * j + column + side];
-            float scale = row.scale, log2_d = row.log2_d;
-#pragma unroll
-            for (int i = 0; i < Layout::KEY_TILES; i++)
-#pragma unroll
-                for (int half = 0; half < 2; half++)
-                    x[i][j][2 * half + side] = fmaf(x[i][j][2 * half + side], scale, -log2_d);
-        }
+template <class Layout, bool SOFTPICK>
+static __device__ __forceinline__ void weigh(pass_tile<Layout> &x, pass_tile<Layout> &g, const backward_row *rows,
+                                             const backward_task &task, const key_block &block, score_place at) {
+    each_query<Layout>([&](int j, int side, int query) {
+        float scale = rows[query].scale, log2_d = rows[query].log2_d;
+        each_key<Layout>([&](int i, int half) {
+            float &score = x[i][j][2 * half + side];
+            score = fmaf(score, scale, -log2_d);
+        });
+    });
     if (needs_mask<Layout>(task, block, at.tile)) hide_masked<Layout>(x, task, block.sequence, at);
-#pragma unroll
-    for (int j = 0; j < Layout::PASS / 8; j++)
-#pragma unroll
-        for (int side = 0; side < 2; side++) {
-            const backward_row row = rows[8 * j + column + side];
-            float dead_gradient = task.lambda * row.delta;
-#pragma unroll
-            for (int i = 0; i < Layout::KEY_TILES; i++)
-#pragma unroll
-                for (int half = 0; half < 2; half++)
-                    differentiate<SOFTPICK>(x[i][j][2 * half + side], g[i][j][2 * half + side], row, dead_gradient);
-        }
+    each_query<Layout>([&](int j, int side, int query) {
+        const backward_row row = rows[query];
+        float dead_gradient = task.lambda * row.delta;
+        each_key<Layout>([&](int i, int half) {
+            differentiate<SOFTPICK>(x[i][j][2 * half + side], g[i][j][2 * half + side], row, dead_gradient);
+        });
+    });
     if (!task.row_factor) return;
-#pragma unroll
-    for (int j = 0; j < Layout::PASS / 8; j++)
-#pragma unroll
-        for (int side = 0; side < 2; side++) {
-            float factor = log_position(block.sequence, at.tile * TILE_QUERIES + at.query + 8 * j + column + side);
-#pragma unroll
-            for (int i = 0; i < Layout::KEY_TILES; i++)
-#pragma unroll
-                for (int half = 0; half < 2; half++) g[i][j][2 * half + side] *= factor;
-        }
+    each_query<Layout>([&](int j, int side, int query) {
+        float factor = log_position(block.sequence, at.tile * TILE_QUERIES + at.query + query);
+        each_key<Layout>([&](int i, int half) { g[i][j][2 * half + side] *= factor; });
+    });
 }
 
 /* ---- dq --------------------------------------------------------------------------------------------------------- */
@@ -422,10 +423,13 @@ template <class Layout> static __device__ __forceinline__ int live_blocks_of(con
     return (sequence.n_k + Layout::KEYS - 1) / Layout::KEYS;
 }
 
-/* Whether all blocks of a head see all its tiles and are at work at the same time: then they begin at tiles that lie
- * evenly apart, and walk in circles behind each other. */
-static __device__ __forceinline__ bool in_circles(const backward_task &task) {
-    return task.together && !task.causal && !task.window && !task.any_order;
+/* Whether all blocks of a head see all its tiles and are at work at the same time, and the tiles are twice as many: then
+ * they begin at tiles that lie evenly apart, and walk in circles behind each other.  A block tells of its share of a tile
+ * after its turn at the next tile: two tiles apart, none waits for one that waits for it. */
+template <class Layout>
+static __device__ __forceinline__ bool in_circles(const backward_task &task, const backward_sequence &sequence) {
+    return task.together && !task.causal && !task.window && !task.any_order &&
+           tiles_of(sequence) >= 2 * live_blocks_of<Layout>(sequence);
 }
 
 template <class Layout> static __device__ __forceinline__ key_block block_of_item(const backward_task &task, int item) {
@@ -440,7 +444,7 @@ template <class Layout> static __device__ __forceinline__ key_block block_of_ite
         first_tile(block.sequence, [&](int tile) { return tile_keys(task, block.sequence, tile).end > first; });
     block.tile_end = first_tile(
         block.sequence, [&](int tile) { return tile_keys(task, block.sequence, tile).first >= first + Layout::KEYS; });
-    block.tile_start = in_circles(task) && first < block.sequence.n_k
+    block.tile_start = in_circles<Layout>(task, block.sequence) && first < block.sequence.n_k
                            ? block.index * tiles_of(block.sequence) / live_blocks_of<Layout>(block.sequence)
                            : block.tile_first;
     block.n_steps = task.H / task.Hkv * max(block.tile_end - block.tile_first, 0);
@@ -452,7 +456,7 @@ template <class Layout> static __device__ __forceinline__ key_block block_of_ite
 template <class Layout>
 static __device__ __forceinline__ dq_turn turn_of(const backward_task &task, const key_block &block, tile_walk at) {
     int before = (tile_keys(task, block.sequence, at.tile).end - 1) / Layout::KEYS - block.index;
-    if (in_circles(task)) {
+    if (in_circles<Layout>(task, block.sequence)) {
         int n_blocks = live_blocks_of<Layout>(block.sequence), n_tiles = tiles_of(block.sequence);
         int begun = min(((at.tile + 1) * n_blocks + n_tiles - 1) / n_tiles, n_blocks);
         before = begun - 1 - block.index + (at.tile < block.tile_start ? n_blocks : 0);
@@ -462,9 +466,9 @@ static __device__ __forceinline__ dq_turn turn_of(const backward_task &task, con
 
 /* dk or dv of this warp to shared memory, narrowed. */
 template <class Layout, typename half_t>
-static __device__ __forceinline__ void narrow(uint16_t *shared, float (&c)[Layout::KEY_TILES][Layout::CHANNELS / 8][4],
-                                              float factor, int key, int channel) {
-    int lane = threadIdx.x % 32;
+static __device__ __forceinline__ void narrow(uint16_t *shared, const sum_tile<Layout> &c, float factor) {
+    const int key = first_own_key<Layout>(), lane = threadIdx.x % 32;
+    const int channel = threadIdx.x / 32 % Layout::PARTS * Layout::CHANNELS;
 #pragma unroll
     for (int i = 0; i < Layout::KEY_TILES; i++)
 #pragma unroll
@@ -517,14 +521,6 @@ static __device__ __forceinline__ void write_block(const backward_shared<Layout>
                                      n);
 }
 
-/* All shares of a step have been added when all warps have been at this barrier; only the one that tells waits. */
-template <int THREADS> static __device__ __forceinline__ void turn_barrier_arrive() {
-    asm volatile("bar.arrive 15, %0;" ::"n"(THREADS) : "memory");
-}
-template <int THREADS> static __device__ __forceinline__ void turn_barrier_wait() {
-    asm volatile("bar.sync 15, %0;" ::"n"(THREADS) : "memory");
-}
-
 /* `turn_now`: what the counter was some time ago. */
 template <class Layout>
 static __device__ __forceinline__ void wait_for_turn(backward_shared<Layout> &shared, const backward_task &task,
@@ -532,7 +528,64 @@ static __device__ __forceinline__ void wait_for_turn(backward_shared<Layout> &sh
     const dq_turn turn = turn_of<Layout>(task, shared.block, at);
     while (turn_now < turn.wanted) turn_now = turn_read(turn.counter);
     shared.stores[stage] = turn.wanted == 0;
-    shared.turn_to_pass = turn.counter;
+}
+
+/* dv += w dout and dk += ds q for 16 queries of the tile, from `query` on. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void
+accumulate_both(sum_tile<Layout> &dk, sum_tile<Layout> &dv, const packed_tile<Layout> &w, packed_tile<Layout> &ds,
+                const backward_shared<Layout> &shared, const backward_task &task, int h, int stage, int query) {
+    const int chunk = threadIdx.x / 32 % Layout::PARTS * Layout::CHANNELS / 8;
+    accumulate<Layout, half_t>(dv, w, lane_address_a<Layout::WIDTH>(shared.dout[stage], query, chunk));
+    if (task.row_factor) scale_packed<Layout, half_t>(ds, task.row_factor[h]);
+    accumulate<Layout, half_t>(dk, ds, lane_address_a<Layout::WIDTH>(shared.q[stage], query, chunk));
+}
+
+/* The scores of this warp's keys and the PASS queries from `query` on, and what follows from them: ds to shared memory,
+ * and dk and dv or, for the warps that share the keys, w too. */
+template <class Layout, typename half_t, bool SOFTPICK>
+static __device__ __forceinline__ void work_on_pass(sum_tile<Layout> &dk, sum_tile<Layout> &dv,
+                                                    backward_shared<Layout> &shared, const backward_task &task,
+                                                    tile_walk at, int stage, int query) {
+    constexpr int WIDTH = Layout::WIDTH;
+    const int own_key = first_own_key<Layout>();
+    pass_tile<Layout> x, g;
+    multiply_rows<Layout, half_t>(x, lane_address_a<WIDTH>(shared.k, own_key, 0),
+                                  lane_address_b<WIDTH>(shared.q[stage], query, 0));
+    multiply_rows<Layout, half_t>(g, lane_address_a<WIDTH>(shared.v, own_key, 0),
+                                  lane_address_b<WIDTH>(shared.dout[stage], query, 0));
+    weigh<Layout, SOFTPICK>(x, g, shared.rows[stage] + query, task, shared.block,
+                            {shared.block.index * Layout::KEYS + own_key, query, at.tile});
+#pragma unroll
+    for (int j = 0; j < Layout::PASS / 16; j++) {
+        packed_tile<Layout> w, ds;
+        repack<Layout, half_t, true>(w, x, j);
+        repack<Layout, half_t, false>(ds, g, j);
+        store_packed<Layout>(shared.ds[stage], ds, own_key, query + 16 * j);
+        if (Layout::PARTS > 1)
+            store_packed<Layout>(shared.w, w, own_key, query + 16 * j);
+        else
+            accumulate_both<Layout, half_t>(dk, dv, w, ds, shared, task, at.h, stage, query + 16 * j);
+    }
+}
+
+/* PARTS > 1: dk and dv of this warp, once all warps that share its keys have stored w and ds. */
+template <class Layout, typename half_t>
+static __device__ __forceinline__ void accumulate_parts(sum_tile<Layout> &dk, sum_tile<Layout> &dv,
+                                                        const backward_shared<Layout> &shared,
+                                                        const backward_task &task, int h, int stage) {
+    const int own_key = first_own_key<Layout>(), barrier = 1 + threadIdx.x / (32 * Layout::PARTS);
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(32 * Layout::PARTS) : "memory");
+#pragma unroll 1
+    for (int query = 0; query < TILE_QUERIES; query += 16) {
+        packed_tile<Layout> w, ds;
+#pragma unroll
+        for (int i = 0; i < Layout::KEY_TILES; i++) {
+            load_matrices(w[i], lane_address_a<TILE_QUERIES>(shared.w, own_key + 16 * i, query / 8));
+            load_matrices(ds[i], lane_address_a<TILE_QUERIES>(shared.ds[stage], own_key + 16 * i, query / 8));
+        }
+        accumulate_both<Layout, half_t>(dk, dv, w, ds, shared, task, h, stage, query);
+    }
 }
 
 template <class Layout, typename half_t, bool SOFTPICK>
@@ -541,10 +594,6 @@ __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
     extern __shared__ char memory[];
     auto &shared = *reinterpret_cast<backward_shared<Layout> *>(memory);
     const key_block &block = shared.block;
-    constexpr int WIDTH = Layout::WIDTH, KEY_TILES = Layout::KEY_TILES, OWN_QUERIES = TILE_QUERIES / Layout::PARTS;
-    const int warp = threadIdx.x / 32, part = warp % Layout::PARTS;
-    const bool ordered = !task.any_order;
-    const int own_key = warp / Layout::PARTS * KEY_TILES * 16, own_channel = part * Layout::CHANNELS;
 
     take_block(shared, task);
     tile_walk at = {block.key_head * (task.H / task.Hkv), block.tile_start};
@@ -556,75 +605,38 @@ __global__ void __launch_bounds__(Layout::THREADS, Layout::GROUPS)
     copies_wait<1>();
     __syncthreads();
 
-    float dk[KEY_TILES][Layout::CHANNELS / 8][4] = {}, dv[KEY_TILES][Layout::CHANNELS / 8][4] = {};
+    sum_tile<Layout> dk = {}, dv = {};
     for (int step = 0; step < block.n_steps; step++, at = next_place(block, at)) {
         const int stage = step % 2;
-        int turn_now = 0; /* warps take turns in speaking for all to other blocks */
-        if (ordered && threadIdx.x == step % Layout::WARPS * 32)
-            turn_now = turn_read(task.dq_turn + tile_index(task, block.sequence, at.h, at.tile));
+        /* one thread, of another warp each time, speaks for all to other blocks */
+        auto speaks = [&]() { return !task.any_order && threadIdx.x == step % Layout::WARPS * 32; };
+        int turn_now = speaks() ? turn_read(task.dq_turn + tile_index(task, block.sequence, at.h, at.tile)) : 0;
 
-        auto accumulate_both = [&](uint32_t(&w)[KEY_TILES][4], uint32_t(&ds)[KEY_TILES][4], int query) {
-            accumulate<Layout, half_t>(dv, w, lane_address_a<WIDTH>(shared.dout[stage], query, own_channel / 8));
-            if (task.row_factor) scale_packed<Layout, half_t>(ds, task.row_factor[at.h]);
-            accumulate<Layout, half_t>(dk, ds, lane_address_a<WIDTH>(shared.q[stage], query, own_channel / 8));
-        };
+        constexpr int OWN_QUERIES = TILE_QUERIES / Layout::PARTS;
+        const int own_query = threadIdx.x / 32 % Layout::PARTS * OWN_QUERIES;
 #pragma unroll 1
-        for (int query = part * OWN_QUERIES; query < (part + 1) * OWN_QUERIES; query += Layout::PASS) {
-            float x[KEY_TILES][Layout::PASS / 8][4], g[KEY_TILES][Layout::PASS / 8][4];
-            multiply_rows<Layout, half_t>(x, lane_address_a<WIDTH>(shared.k, own_key, 0),
-                                          lane_address_b<WIDTH>(shared.q[stage], query, 0));
-            multiply_rows<Layout, half_t>(g, lane_address_a<WIDTH>(shared.v, own_key, 0),
-                                          lane_address_b<WIDTH>(shared.dout[stage], query, 0));
-            weigh<Layout, half_t, SOFTPICK>(x, g, shared.rows[stage] + query, task, block,
-                                            {block.index * Layout::KEYS + own_key, query, at.tile});
-#pragma unroll
-            for (int j = 0; j < Layout::PASS / 16; j++) {
-                uint32_t w[KEY_TILES][4], ds[KEY_TILES][4];
-                repack<Layout, half_t, true>(w, x, j);
-                repack<Layout, half_t, false>(ds, g, j);
-                store_packed<Layout>(shared.ds[stage], ds, own_key, query + 16 * j);
-                if (Layout::PARTS > 1)
-                    store_packed<Layout>(shared.w, w, own_key, query + 16 * j);
-                else
-                    accumulate_both(w, ds, query + 16 * j);
-            }
-        }
-        if (Layout::PARTS > 1) { /* a barrier of the warps that share keys */
-            asm volatile("bar.sync %0, %1;" ::"r"(1 + warp / Layout::PARTS), "n"(32 * Layout::PARTS) : "memory");
-#pragma unroll 1
-            for (int query = 0; query < TILE_QUERIES; query += 16) {
-                uint32_t w[KEY_TILES][4], ds[KEY_TILES][4];
-#pragma unroll
-                for (int i = 0; i < KEY_TILES; i++) {
-                    load_matrices(w[i], lane_address_a<TILE_QUERIES>(shared.w, own_key + 16 * i, query / 8));
-                    load_matrices(ds[i], lane_address_a<TILE_QUERIES>(shared.ds[stage], own_key + 16 * i, query / 8));
-                }
-                accumulate_both(w, ds, query);
-            }
-        }
+        for (int query = own_query; query < own_query + OWN_QUERIES; query += Layout::PASS)
+            work_on_pass<Layout, half_t, SOFTPICK>(dk, dv, shared, task, at, stage, query);
+        if (Layout::PARTS > 1) accumulate_parts<Layout, half_t>(dk, dv, shared, task, at.h, stage);
 
-        if (ordered && warp == step % Layout::WARPS) { /* before it waits: others may wait for this block */
-            if (step > 0) turn_barrier_wait<Layout::THREADS>();
-            if (threadIdx.x % 32 == 0) {
-                if (step > 0) turn_pass(shared.turn_to_pass);
-                wait_for_turn<Layout>(shared, task, at, stage, turn_now);
-            }
-        }
         copies_wait<0>();
+        if (speaks()) wait_for_turn<Layout>(shared, task, at, stage, turn_now);
         __syncthreads(); /* ds is whole, the next tile is there, this one is done with, and it is our turn */
+        if (speaks()) {
+            if (step > 0) turn_pass(shared.turn_to_pass);
+            shared.turn_to_pass = task.dq_turn + tile_index(task, block.sequence, at.h, at.tile);
+        }
         if (step + 2 < block.n_steps) fetch_tile(shared, task, next_place(block, next_place(block, at)), stage);
         copies_commit();
         add_dq<Layout, half_t>(task.dq_sum +
                                    tile_index(task, block.sequence, at.h, at.tile) * (TILE_QUERIES * Layout::WIDTH),
                                shared.ds[stage], shared.k, shared.stores[stage]);
-        if (ordered && step + 1 < block.n_steps && warp != (step + 1) % Layout::WARPS)
-            turn_barrier_arrive<Layout::THREADS>();
     }
     __syncthreads();
-    if (ordered && block.n_steps > 0 && threadIdx.x == 0) turn_pass(shared.turn_to_pass);
+    if (!task.any_order && block.n_steps > 0 && threadIdx.x == 0) turn_pass(shared.turn_to_pass);
 
-    narrow<Layout, half_t>(shared.k, dk, task.scale, own_key, own_channel);
-    narrow<Layout, half_t>(shared.v, dv, 1, own_key, own_channel);
+    narrow<Layout, half_t>(shared.k, dk, task.scale);
+    narrow<Layout, half_t>(shared.v, dv, 1);
     __syncthreads();
     write_block(shared, task);
 }
