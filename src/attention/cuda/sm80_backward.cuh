@@ -7,9 +7,8 @@
  *   dq_sum += ds' k                              all keys of the block: ds goes through shared memory
  *
  * dv and dk stay in registers; dq is summed over the blocks in global memory, in f32.  Blocks add their shares to a
- * tile's dq in a fixed order, that of falling keys, each after the one before has said so in dq_turn: the sum is the
- * same each time.  The first to add stores, so that dq_sum needs no clearing.  With any_order nobody waits, and dq_sum
- * begins as 0.
+ * tile's dq in a fixed order (turn_of), each after the one before has said so in dq_turn: the sum is the same each time.
+ * The first to add stores, so that dq_sum needs no clearing.  With any_order nobody waits, and dq_sum begins as 0.
  *
  * Under a causal mask the block that sees a tile first is the first to come to it, and the others follow at a distance:
  * in the steady state none waits.  Without a mask they begin at tiles that lie evenly apart.  Both need that all blocks
@@ -17,8 +16,9 @@
  * there is not room enough for that, blocks begin in the order in which they add, so that none waits for one that has
  * not begun.  Who begins when is said by tickets.
  *
- * Where dk and dv do not fit into the registers of one warp (PARTS = 2), two warps share their keys: each computes w and
- * ds of half of the queries, passes them on in shared memory, and keeps half of the channels of dk and dv. */
+ * Where dk and dv do not fit into the registers of one warp, PARTS warps share their keys: each computes w and ds of its
+ * part of the queries, passes them on in shared memory, and keeps its part of the channels of dk and dv.  That also
+ * makes the warps' products larger, which shared memory, the nearest wall, then feeds less often. */
 #ifndef SP_ATTENTION_CUDA_SM80_BACKWARD_CUH
 #define SP_ATTENTION_CUDA_SM80_BACKWARD_CUH
 
