@@ -48,6 +48,7 @@ static void cut_problem(backward_task *task, const sp_attention *problem, int wi
         backward_sequence sequence = cut_sequence(problem, i, task->n_tiles, task->n_blocks);
         task->n_tiles += count_tiles(sequence);
         task->n_blocks += count_blocks(sequence, width);
+        if (count_blocks(sequence, width) > task->most_blocks) task->most_blocks = count_blocks(sequence, width);
         if (i > 0) continue;
         task->first = sequence;
         task->sequence_tiles = task->n_tiles;

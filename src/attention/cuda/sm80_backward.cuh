@@ -697,8 +697,7 @@ template <class Layout> static sp_status fits_together(const backward_task *task
                                                               sizeof(backward_shared<Layout>)));
     SP_CUDA_TRY(cudaGetDevice(&device));
     SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
-    int most = task->sequences ? task->n_blocks : task->sequence_blocks; /* of a sequence; or of all */
-    *together = Layout::KEYS >= 2 * TILE_QUERIES && most <= groups * n_multiprocessors / 2;
+    *together = Layout::KEYS >= 2 * TILE_QUERIES && task->most_blocks <= groups * n_multiprocessors / 2;
     return SP_OK;
 }
 

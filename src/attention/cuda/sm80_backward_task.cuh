@@ -48,6 +48,7 @@ struct backward_task {
     int H, Hkv, T;
 
     bool together;                       /* all blocks of a head can be at work at the same time: set at the launch */
+    int most_blocks;                     /* of a sequence */
     int n_sequences, n_tiles, n_blocks;  /* the last two: of all sequences, for one head */
     backward_sequence first;             /* of a dense problem whose sequences are all like it */
     int sequence_tiles, sequence_blocks; /* tiles and blocks of each of these */
