@@ -53,8 +53,8 @@ __device__ __forceinline__ uint64_t operand_at(uint64_t descriptor, int bytes) {
 /* ---- products --------------------------------------------------------------------------------------------------------- */
 
 /* C = A B where `add` is 0, else C += A B.
- *   product_along_k    A and B in shared memory, both along_k
- *   product_across_k   A in registers, B in shared memory, across_k */
+ *   along_k    A and B in shared memory, both along_k
+ *   across_k   A in registers, B in shared memory, across_k */
 template <typename half_t, int N> struct product;
 
 /* The N / 2 accumulators of a product of N columns: their names, and that they are read and written. */
