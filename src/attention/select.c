@@ -14,6 +14,7 @@
 #include "attention/cuda/sm80.h"
 #include "attention/cuda/sm80_backward.h"
 #include "attention/cuda/sm90.h"
+#include "attention/cuda/sm90_backward.h"
 #endif
 
 static bool on_cpu(const void *asked, const char **why) {
@@ -132,13 +133,13 @@ static bool on_sm90(const void *asked, const char **why) {
 }
 
 static sp_status workspace_sm90(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
-    (void)pass, (void)n_threads;
-    return sp_sm90_forward_workspace(problem, n_bytes);
+    (void)n_threads;
+    return (pass == SP_ATTENTION_BACKWARD ? sp_sm90_backward_workspace : sp_sm90_forward_workspace)(problem, n_bytes);
 }
 
 static sp_status run_sm90(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
-    (void)pass, (void)n_threads;
-    return sp_sm90_forward(problem, workspace);
+    (void)n_threads;
+    return (pass == SP_ATTENTION_BACKWARD ? sp_sm90_backward : sp_sm90_forward)(problem, workspace);
 }
 #endif
 

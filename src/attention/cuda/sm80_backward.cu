@@ -35,7 +35,10 @@ static backward_sequence cut_sequence(const sp_attention *problem, int64_t i, in
             (int)from.n_k, (int)from.n_k_rows, tile_first,        block_first};
 }
 
-static int count_tiles(const backward_sequence &sequence) { return (sequence.n_q + TILE_QUERIES - 1) / TILE_QUERIES; }
+static int count_tiles(const backward_task *task, const backward_sequence &sequence) {
+    int together = TILE_QUERIES * task->tiles_together;
+    return (sequence.n_q + together - 1) / together * task->tiles_together;
+}
 static int count_blocks(const backward_sequence &sequence, int width) {
     return (sequence.n_k_rows + block_keys(width) - 1) / block_keys(width);
 }
@@ -46,7 +49,7 @@ static void cut_problem(backward_task *task, const sp_attention *problem, int wi
     task->n_sequences = (int)n;
     for (int64_t i = 0; i < n; i++) {
         backward_sequence sequence = cut_sequence(problem, i, task->n_tiles, task->n_blocks);
-        task->n_tiles += count_tiles(sequence);
+        task->n_tiles += count_tiles(task, sequence);
         task->n_blocks += count_blocks(sequence, width);
         if (count_blocks(sequence, width) > task->most_blocks) task->most_blocks = count_blocks(sequence, width);
         if (i > 0) continue;
@@ -56,8 +59,8 @@ static void cut_problem(backward_task *task, const sp_attention *problem, int wi
     }
 }
 
-/* Points the task into the workspace (or into nothing, to count); returns the bytes. */
-static int64_t carve(backward_task *task, const sp_attention *problem, int width, char *workspace) {
+int64_t sp_backward_carve(backward_task *task, const sp_attention *problem, char *workspace) {
+    const int width = padded_width(problem);
     int64_t tiles = (int64_t)task->n_tiles * task->H, used = 0;
     auto take = [&](int64_t bytes) {
         char *begin = workspace ? workspace + used : nullptr;
@@ -89,8 +92,10 @@ static sp_status check_counts(const sp_attention *problem) {
     return SP_OK;
 }
 
-static void describe(backward_task *task, const sp_attention *problem) {
+sp_status sp_backward_describe(backward_task *task, const sp_attention *problem, int tiles_together) {
+    SP_TRY(check_counts(problem));
     *task = backward_task{};
+    task->tiles_together = tiles_together;
     task->q = tensor_of(&problem->q);
     task->k = tensor_of(&problem->k);
     task->v = tensor_of(&problem->v);
@@ -116,13 +121,13 @@ static void describe(backward_task *task, const sp_attention *problem) {
     cut_problem(task, problem, padded_width(problem));
     if (!task->H) task->n_tiles = 0;
     task->any_order = problem->any_order || !task->n_tiles; /* nothing to order, and no kernel that prepares it */
+    return SP_OK;
 }
 
 extern "C" sp_status sp_sm80_backward_workspace(const sp_attention *problem, int64_t *n_bytes) {
     backward_task task;
-    SP_TRY(check_counts(problem));
-    describe(&task, problem);
-    *n_bytes = carve(&task, problem, padded_width(problem), NULL);
+    SP_TRY(sp_backward_describe(&task, problem, 1));
+    *n_bytes = sp_backward_carve(&task, problem, NULL);
     return SP_OK;
 }
 
@@ -147,7 +152,7 @@ static sp_status write_sequences(const backward_task *task, const sp_attention *
         part.n = task->n_sequences - first < MOST ? task->n_sequences - first : MOST;
         for (int i = 0; i < part.n; i++) {
             part.list[i] = cut_sequence(problem, first + i, tiles, blocks);
-            tiles += count_tiles(part.list[i]);
+            tiles += count_tiles(task, part.list[i]);
             blocks += count_blocks(part.list[i], width);
         }
         write_sequences_kernel<<<1, 128, 0, stream>>>(const_cast<backward_sequence *>(task->sequences) + first, part);
@@ -198,6 +203,18 @@ static __device__ __forceinline__ backward_row row_of(const backward_task &task,
     return row;
 }
 
+static __device__ __forceinline__ void store_row(const backward_task &task, int64_t index, const backward_row &row) {
+    if (!task.pairs) {
+        task.row_facts[index] = row;
+        return;
+    }
+    backward_row_pair &pair = reinterpret_cast<backward_row_pair *>(task.row_facts)[index / 2];
+    pair.log2_d[index % 2] = row.log2_d;
+    pair.unit[index % 2] = row.unit;
+    pair.dead_gradient[index % 2] = task.lambda * row.delta;
+    pair.delta[index % 2] = row.delta;
+}
+
 /* The sum of a group of threads' numbers, in the same order each time; in thread 0. */
 static __device__ float sum_threads(float x) {
     __shared__ float warps[32];
@@ -230,7 +247,7 @@ static __global__ void __launch_bounds__(ROW_THREADS)
     const int h = blockIdx.y, first = (blockIdx.x - sequence.tile_first) * TILE_QUERIES, chunk = threadIdx.x % lanes;
     const int64_t tile = (int64_t)h * task.n_tiles + blockIdx.x;
     float dsink = 0;
-    if (count_keys(task, sequence, first) <= FEW_KEYS) return;
+    if (first < sequence.n_q && count_keys(task, sequence, first) <= FEW_KEYS) return;
     for (int row = threadIdx.x / lanes; row < TILE_QUERIES; row += ROW_THREADS / lanes) {
         int t = first + row;
         bool there = t < sequence.n_q;
@@ -241,8 +258,8 @@ static __global__ void __launch_bounds__(ROW_THREADS)
         for (int i = lanes / 2; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
         if (chunk > 0) continue;
         float share = 0;
-        task.row_facts[tile * TILE_QUERIES + row] =
-            there ? row_of(task, sequence, h, t, delta, &share) : backward_row{0, INFINITY, 0, 0};
+        store_row(task, tile * TILE_QUERIES + row,
+                  there ? row_of(task, sequence, h, t, delta, &share) : backward_row{0, INFINITY, 0, 0});
         dsink += share;
     }
     begin_tile(task, tile, lanes * 8, dsink);
@@ -302,10 +319,10 @@ static __global__ void __launch_bounds__(FEW_THREADS)
     __syncthreads();
     float dsink = 0;
     if (threadIdx.x < TILE_QUERIES)
-        task.row_facts[tile * TILE_QUERIES + threadIdx.x] =
-            first + (int)threadIdx.x < sequence.n_q
-                ? row_of(task, sequence, h, first + threadIdx.x, deltas[threadIdx.x], &dsink)
-                : backward_row{0, INFINITY, 0, 0};
+        store_row(task, tile * TILE_QUERIES + threadIdx.x,
+                  first + (int)threadIdx.x < sequence.n_q
+                      ? row_of(task, sequence, h, first + threadIdx.x, deltas[threadIdx.x], &dsink)
+                      : backward_row{0, INFINITY, 0, 0});
     begin_tile(task, tile, width, dsink);
 }
 
@@ -334,7 +351,7 @@ static sp_status add_partials(const backward_task *task, float *out, cudaStream_
 /* Tiles at the beginning of a sequence whose first query sees few keys: all that do, since later queries see no fewer. */
 static int count_few_tiles(const backward_task *task, const backward_sequence &sequence) {
     int n = 0;
-    while (n < count_tiles(sequence) && count_keys(*task, sequence, n * TILE_QUERIES) <= FEW_KEYS) n++;
+    while (n < count_tiles(task, sequence) && count_keys(*task, sequence, n * TILE_QUERIES) <= FEW_KEYS) n++;
     return n;
 }
 
@@ -353,7 +370,10 @@ static void queue_rows(const backward_task *task, const sp_attention *problem, i
     }
 }
 
-static sp_status prepare_rows(const backward_task *task, const sp_attention *problem, int width, cudaStream_t stream) {
+sp_status sp_backward_prepare(const backward_task *task, const sp_attention *problem) {
+    cudaStream_t stream = (cudaStream_t)problem->stream;
+    const int width = padded_width(problem);
+    if (task->sequences) SP_TRY(write_sequences(task, problem, width, stream));
     if (!task->n_tiles) return SP_OK;
     if (problem->q.dtype == SP_DTYPE_BF16)
         queue_rows<__nv_bfloat16>(task, problem, width, stream);
@@ -365,14 +385,12 @@ static sp_status prepare_rows(const backward_task *task, const sp_attention *pro
 
 extern "C" sp_status sp_sm80_backward(const sp_attention *problem, void *workspace) {
     cudaStream_t stream = (cudaStream_t)problem->stream;
-    sp_dtype dtype = problem->q.dtype;
-    int width = padded_width(problem);
+    const int width = padded_width(problem);
     backward_task task;
-    describe(&task, problem);
-    carve(&task, problem, width, (char *)workspace);
-    if (task.sequences) SP_TRY(write_sequences(&task, problem, width, stream));
-    SP_TRY(prepare_rows(&task, problem, width, stream));
+    SP_TRY(sp_backward_describe(&task, problem, 1));
+    sp_backward_carve(&task, problem, (char *)workspace);
+    SP_TRY(sp_backward_prepare(&task, problem));
     auto *run = width == 64 ? sp_sm80_backward_64 : width == 128 ? sp_sm80_backward_128 : sp_sm80_backward_256;
-    SP_TRY(run(&task, dtype, stream));
+    SP_TRY(run(&task, problem->q.dtype, stream));
     return add_partials(&task, task.drow_factor, stream);
 }

@@ -38,6 +38,13 @@ struct alignas(16) backward_row {
     float delta;  /* dout . out */
 };
 
+/* The same of two neighbouring rows, for a kernel whose rows have one scale. */
+struct alignas(16) backward_row_pair {
+    float log2_d[2], unit[2];
+    float dead_gradient[2]; /* lambda delta */
+    float delta[2];
+};
+
 struct backward_task {
     backward_tensor q, k, v, out, dout, dq, dk, dv;
     const float *lse, *sink, *row_factor;
@@ -49,6 +56,8 @@ struct backward_task {
 
     bool together;                       /* all blocks of a head can be at work at the same time: set at the launch */
     int most_blocks;                     /* of a sequence */
+    bool pairs;                          /* row_facts are backward_row_pairs */
+    int tiles_together;                  /* a sequence's number of tiles is rounded up to a multiple of this */
     int n_sequences, n_tiles, n_blocks;  /* the last two: of all sequences, for one head */
     backward_sequence first;             /* of a dense problem whose sequences are all like it */
     int sequence_tiles, sequence_blocks; /* tiles and blocks of each of these */
@@ -135,6 +144,12 @@ static __device__ __forceinline__ int64_t tile_index(const backward_task &task, 
 }
 
 /* ---- what the files of this kernel offer each other ------------------------------------------------------------- */
+
+/* Describe the problem, all but the workspace; then point the task into that (or into nothing, to count), which tells
+ * its bytes; then queue what comes before a main kernel. */
+SP_MUST_CHECK sp_status sp_backward_describe(backward_task *task, const sp_attention *problem, int tiles_together);
+int64_t sp_backward_carve(backward_task *task, const sp_attention *problem, char *workspace);
+SP_MUST_CHECK sp_status sp_backward_prepare(const backward_task *task, const sp_attention *problem);
 
 /* The main kernel and the one that narrows dq, for heads of up to 64, 128 and 256 channels. */
 sp_status sp_sm80_backward_64(const backward_task *task, sp_dtype dtype, cudaStream_t stream);

@@ -11,6 +11,7 @@
 extern "C" {
 #include "attention/cuda/sm80.h"
 #include "attention/cuda/sm90.h"
+#include "attention/cuda/sm90_backward.h"
 #include "base/memory.h"
 }
 
@@ -29,8 +30,9 @@ static bool strides_fit(const sp_tensor *tensor) {
 }
 
 static const char *refusal_of_problem(const sp_attention *problem, sp_attention_pass pass) {
-    if (pass != SP_ATTENTION_FORWARD) return "it computes forward alone so far";
+    if (pass == SP_ATTENTION_DECODE) return "it computes forward and backward alone so far";
     if (!is_hopper(problem->q.device - 1)) return "the GPU's compute capability is not 9";
+    if (pass == SP_ATTENTION_BACKWARD) return sp_sm90_backward_refusal(problem);
     if (problem->q.shape[3] > 128 || problem->v.shape[3] > 128) return "heads are wider than 128 channels";
     if (problem->normalizer == SP_NORMALIZER_RECTIFIED) return "rectified is not among its normalizers";
     if (problem->normalizer == SP_NORMALIZER_SOFTPICK && problem->lambda != 1) return "lambda is not 1";

@@ -1,0 +1,148 @@
+/* Backward on Hopper: what stands around the main kernel (sm90_backward.cuh).  What comes before and after it is shared
+ * with the row sm80 (sm80_backward.cu); tensors are described to the copy engine here. */
+#include "attention/cuda/sm90_backward_launch.cuh"
+
+#include "device/cuda_check.cuh"
+#include <stdlib.h>
+
+extern "C" {
+#include "attention/cuda/sm90_backward.h"
+}
+
+/* ---- what is accepted ------------------------------------------------------------------------------------------- */
+
+/* The copy engine wants strides below 2^40 bytes at multiples of 16. */
+static bool strides_fit(const sp_tensor *tensor) {
+    for (int i = 0; i < 3; i++)
+        if (tensor->shape[i] > 1 &&
+            (tensor->stride[i] <= 0 || tensor->stride[i] >= (int64_t)1 << 38 || tensor->stride[i] % 8 != 0))
+            return false;
+    return (uintptr_t)tensor->data % 16 == 0;
+}
+
+extern "C" const char *sp_sm90_backward_refusal(const sp_attention *problem) {
+    const sp_tensor *const read[] = {&problem->q, &problem->k, &problem->v, &problem->dout};
+    int64_t D = problem->q.shape[3];
+    if ((D != 64 && D != 128) || problem->v.shape[3] != D) return "its backward computes heads of 64 or 128 channels alone";
+    if (problem->row_factor) return "its backward knows no row factors";
+    if (problem->cu_q || problem->key_lengths) return "its backward computes dense problems alone";
+    for (int i = 0; i < 4; i++) {
+        if (sp_tensor_count(read[i]) == 0) return "a tensor is empty";
+        if (!strides_fit(read[i])) return "a tensor's strides are not what the copy engine reads";
+    }
+    return NULL;
+}
+
+/* ---- tensors as the copy engine knows them ------------------------------------------------------------------------ */
+
+typedef CUresult (*encode_function)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                                    const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                                    CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+static sp_status describe_tensor(CUtensorMap *map, encode_function encode, const sp_tensor *tensor, int rows) {
+    const int order[4] = {3, 1, 2, 0}; /* (D,T,H,B): from the nearest to the furthest */
+    cuuint64_t sizes[4], strides[3];
+    cuuint32_t box[4] = {TILE_ROW, (cuuint32_t)rows, 1, 1}, steps[4] = {1, 1, 1, 1};
+    for (int i = 0; i < 4; i++) sizes[i] = (cuuint64_t)tensor->shape[order[i]];
+    for (int i = 1; i < 4; i++)
+        strides[i - 1] = tensor->shape[order[i]] > 1 ? (cuuint64_t)tensor->stride[order[i]] * 2 : 16;
+    CUresult result = encode(
+        map, tensor->dtype == SP_DTYPE_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
+        tensor->data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    SP_REQUIRE(result == CUDA_SUCCESS, SP_DEVICE_FAILED, "CUDA: cuTensorMapEncodeTiled: error %d", (int)result);
+    return SP_OK;
+}
+
+static sp_status describe_tensors(hopper_backward *job, const sp_attention *problem, int queries, int keys) {
+    void *encode = NULL;
+    cudaDriverEntryPointQueryResult found;
+    SP_CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found));
+    SP_REQUIRE(found == cudaDriverEntryPointSuccess, SP_DEVICE_FAILED, "CUDA: the driver has no cuTensorMapEncodeTiled");
+    SP_TRY(describe_tensor(&job->q, (encode_function)encode, &problem->q, queries));
+    SP_TRY(describe_tensor(&job->dout, (encode_function)encode, &problem->dout, queries));
+    SP_TRY(describe_tensor(&job->k, (encode_function)encode, &problem->k, keys));
+    return describe_tensor(&job->v, (encode_function)encode, &problem->v, keys);
+}
+
+/* ---- dq, narrowed --------------------------------------------------------------------------------------------------- */
+
+/* A tile of 64 queries of one head, which lies in dq_sum as the main kernel's store_dq has it. */
+template <typename half_t, int WIDTH>
+static __global__ void __launch_bounds__(GROUP_THREADS)
+    hopper_backward_narrow_kernel(const __grid_constant__ backward_task task) {
+    const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
+    const int h = blockIdx.y, tile = blockIdx.x - sequence.tile_first, lane = threadIdx.x % LANES;
+    const int first = tile * TILE_QUERIES + threadIdx.x / LANES * 16 + lane / 4;
+    if (tile * TILE_QUERIES >= sequence.n_q) return;
+    const key_range keys = tile_keys(task, sequence, tile);
+    const bool seen = keys.end > keys.first; /* else no block has been here */
+    const float4 *sum = (const float4 *)(task.dq_sum + ((int64_t)h * task.n_tiles + blockIdx.x) * (TILE_QUERIES * WIDTH));
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j += 4) {
+        uint32_t words[2][4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float4 four = seen ? sum[(j + i) * GROUP_THREADS + threadIdx.x] : make_float4(0, 0, 0, 0);
+            words[0][i] = pack_pair<half_t>(four.x * task.scale, four.y * task.scale);
+            words[1][i] = pack_pair<half_t>(four.z * task.scale, four.w * task.scale);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const uint32_t(&w)[4] = words[half];
+            int t = first + 8 * half;
+            transpose_words(words[half]);
+            half_t *row = (half_t *)task.dq.at(sequence.b, sequence.q_first + t, h);
+            if (t < sequence.n_q) *(uint4 *)(row + 8 * (j + lane % 4)) = make_uint4(w[0], w[1], w[2], w[3]);
+        }
+    }
+}
+
+static sp_status narrow(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
+    auto *kernel = dtype == SP_DTYPE_BF16
+                       ? (width == 64 ? hopper_backward_narrow_kernel<__nv_bfloat16, 64>
+                                      : hopper_backward_narrow_kernel<__nv_bfloat16, 128>)
+                       : (width == 64 ? hopper_backward_narrow_kernel<__half, 64> : hopper_backward_narrow_kernel<__half, 128>);
+    kernel<<<dim3(task->n_tiles, task->H), GROUP_THREADS, 0, stream>>>(*task);
+    SP_CUDA_LAUNCHED("attention backward: dq");
+    return SP_OK;
+}
+
+/* ---- the pass ----------------------------------------------------------------------------------------------------- */
+
+/* Key heads, with their query heads, whose tensors stay in the L2 cache together. */
+static int section_of(const sp_attention *problem, int n_heads) {
+    const int64_t cache = (getenv("SECTION") ? atoll(getenv("SECTION")) : 32) << 20, group = problem->q.shape[2] / problem->k.shape[2], D = problem->q.shape[3];
+    int64_t bytes = D * (group * problem->q.shape[1] * (2 + 2 + 4) + problem->k.shape[1] * (2 + 2 + 2 + 2));
+    int64_t section = cache / bytes;
+    return (int)(section < 1 ? 1 : section > n_heads ? n_heads : section);
+}
+
+static int tiles_together(const sp_attention *problem) { return problem->q.shape[3] == 64 ? 2 : 1; }
+
+static sp_status describe(hopper_backward *job, const sp_attention *problem) {
+    SP_TRY(sp_backward_describe(&job->task, problem, tiles_together(problem)));
+    job->task.pairs = true;
+    job->n_heads = job->task.n_sequences * job->task.Hkv;
+    job->n_blocks = job->task.most_blocks;
+    job->section = section_of(problem, job->n_heads);
+    return SP_OK;
+}
+
+extern "C" sp_status sp_sm90_backward_workspace(const sp_attention *problem, int64_t *n_bytes) {
+    hopper_backward job;
+    SP_TRY(describe(&job, problem));
+    *n_bytes = sp_backward_carve(&job.task, problem, NULL);
+    return SP_OK;
+}
+
+extern "C" sp_status sp_sm90_backward(const sp_attention *problem, void *workspace) {
+    hopper_backward job;
+    SP_TRY(describe(&job, problem));
+    SP_TRY(describe_tensors(&job, problem, TILE_QUERIES * tiles_together(problem), block_keys(64)));
+    sp_backward_carve(&job.task, problem, (char *)workspace);
+    SP_TRY(sp_backward_prepare(&job.task, problem));
+    auto *run = problem->q.shape[3] == 64 ? sp_sm90_backward_64 : sp_sm90_backward_128;
+    SP_TRY(run(&job, problem->q.dtype, (cudaStream_t)problem->stream));
+    return narrow(&job.task, problem->q.dtype, (int)problem->q.shape[3], (cudaStream_t)problem->stream);
+}

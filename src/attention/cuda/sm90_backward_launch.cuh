@@ -1,0 +1,34 @@
+/* The main kernel of backward on Hopper, one file for each width of heads. */
+#ifndef SP_ATTENTION_CUDA_SM90_BACKWARD_LAUNCH_CUH
+#define SP_ATTENTION_CUDA_SM90_BACKWARD_LAUNCH_CUH
+
+#include "attention/cuda/sm90_backward.cuh"
+#include "device/cuda_check.cuh"
+
+sp_status sp_sm90_backward_64(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream);
+sp_status sp_sm90_backward_128(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream);
+
+template <typename half_t, bool SOFTPICK, typename shape>
+static sp_status launch_hopper_backward(const hopper_backward *job, cudaStream_t stream) {
+    auto *kernel = hopper_backward_kernel<half_t, SOFTPICK, shape>;
+    constexpr int bytes = hopper_backward_bytes<shape>();
+    int device = 0, n_multiprocessors = 0;
+    SP_CUDA_TRY(cudaGetDevice(&device));
+    SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    int n_items = job->n_heads * job->n_blocks;
+    kernel<<<n_items < n_multiprocessors ? n_items : n_multiprocessors, shape::THREADS, bytes, stream>>>(*job);
+    SP_CUDA_LAUNCHED("attention backward");
+    return SP_OK;
+}
+
+template <typename shape>
+static sp_status launch_hopper_backward_of(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream) {
+    if (dtype == SP_DTYPE_BF16)
+        return job->task.softpick ? launch_hopper_backward<__nv_bfloat16, true, shape>(job, stream)
+                                  : launch_hopper_backward<__nv_bfloat16, false, shape>(job, stream);
+    return job->task.softpick ? launch_hopper_backward<__half, true, shape>(job, stream)
+                              : launch_hopper_backward<__half, false, shape>(job, stream);
+}
+
+#endif
