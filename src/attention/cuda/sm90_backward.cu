@@ -74,9 +74,9 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
     const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
     const int h = blockIdx.y, tile = blockIdx.x - sequence.tile_first, lane = threadIdx.x % LANES;
     const int first = tile * TILE_QUERIES + threadIdx.x / LANES * 16 + lane / 4;
-    if (tile * TILE_QUERIES >= sequence.n_q) return;
     const key_range keys = tile_keys(task, sequence, tile);
     const bool seen = keys.end > keys.first; /* else no block has been here */
+    if (tile * TILE_QUERIES >= sequence.n_q || (seen && !task.any_order)) return;
     const float4 *sum = (const float4 *)(task.dq_sum + ((int64_t)h * task.n_tiles + blockIdx.x) * (TILE_QUERIES * WIDTH));
 #pragma unroll
     for (int j = 0; j < WIDTH / 8; j += 4) {
@@ -98,7 +98,10 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
     }
 }
 
+/* With blocks in order the last one to add has written dq, where there is one. */
 static sp_status narrow(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
+    const bool all_seen = !(task->causal || task->window) || task->first.n_k >= task->first.n_q;
+    if (!task->any_order && all_seen) return SP_OK;
     auto *kernel = dtype == SP_DTYPE_BF16
                        ? (width == 64 ? hopper_backward_narrow_kernel<__nv_bfloat16, 64>
                                       : hopper_backward_narrow_kernel<__nv_bfloat16, 128>)

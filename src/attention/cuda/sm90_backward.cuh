@@ -92,8 +92,8 @@ template <int WIDTH_> struct hopper_backward_shape {
         DS_BARRIERS = DQ_BARRIERS + 16,
         NEXT_BARRIERS = DS_BARRIERS + 16,
         ITEMS_FIRST = NEXT_BARRIERS + 16,
-        REGISTERS_COPY = WIDTH == 64 ? 40 : 24,
-        REGISTERS_COMPUTE = WIDTH == 64 ? 232 : 240,
+        REGISTERS_COPY = 24,
+        REGISTERS_COMPUTE = 240,
     };
 };
 
@@ -203,17 +203,18 @@ template <typename shape> struct hopper_backward_rings {
 template <typename shape>
 __device__ __forceinline__ void hopper_backward_take(const hopper_backward &job, uint32_t shared, hopper_block *blocks) {
     hopper_backward_rings<shape> rings(shared);
-    ring_place<shape::ITEM_PLACES> place;
     const int n_items = job.n_heads * job.n_blocks;
-    for (int item = 0; item < n_items; place.advance()) {
-        rings.item.wait_empty(place);
-        barrier_wait(rings.next.empty(0), place.index ^ 1); /* of the one phase a block, those of odd blocks are 1 */
+    static_assert(shape::ITEM_PLACES == 2, "parities of the n-th block's phases");
+    for (int n = 0, item = 0; item < n_items; n++) {
+        hopper_block &block = blocks[n % 2];
+        barrier_wait(rings.item.empty(n % 2), n / 2 % 2 ^ 1);
+        barrier_wait(rings.next.empty(0), n % 2 ^ 1);
         item = atomicAdd(job.task.ticket, 1);
         if (item < n_items)
-            hopper_block_of<shape>(job, item, blocks[place.index]);
+            hopper_block_of<shape>(job, item, block);
         else
-            blocks[place.index].none = true;
-        barrier_arrive(rings.item.full(place.index));
+            block.none = true;
+        barrier_arrive(rings.item.full(n % 2));
     }
 }
 
@@ -275,6 +276,25 @@ template <typename shape> struct hopper_backward_copier {
     }
 };
 
+/* Whose turn it is to add to a tile's dq: blocks add in the order of falling keys. */
+__device__ __forceinline__ void hopper_turn_wait(const int *counter, int wanted) {
+    int value;
+    do {
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
+    } while (value < wanted);
+    asm volatile("fence.proxy.async.global;" ::: "memory");
+}
+
+/* How many blocks add to the tile before this one, and whether it is the last one to. */
+template <typename shape>
+__device__ __forceinline__ int hopper_blocks_before(const backward_task &task, const hopper_block &block, int tile) {
+    return (hopper_tile_keys<shape>(task, block.sequence, tile).end - 1) / shape::KEYS - block.index;
+}
+template <typename shape>
+__device__ __forceinline__ bool hopper_is_last(const backward_task &task, const hopper_block &block, int tile) {
+    return !task.any_order && block.index == hopper_tile_keys<shape>(task, block.sequence, tile).first / shape::KEYS;
+}
+
 /* ---- the thread that has dq added --------------------------------------------------------------------------------------- */
 
 template <typename shape> struct hopper_backward_adder {
@@ -288,14 +308,6 @@ template <typename shape> struct hopper_backward_adder {
                                                      const hopper_block *places)
         : task(job.task), rings(shared), blocks(places) {}
 
-    static __device__ __forceinline__ void turn_wait(const int *counter, int wanted) {
-        int value;
-        do {
-            asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
-        } while (value < wanted);
-        asm volatile("fence.proxy.async.global;" ::: "memory");
-    }
-
     /* The next block may add: what this thread has copied out is in place first. */
     static __device__ __forceinline__ void turn_pass(int *counter) {
         copies_out_wait();
@@ -304,8 +316,9 @@ template <typename shape> struct hopper_backward_adder {
 
     __device__ __forceinline__ void add_tile(const hopper_block &block, const hopper_walk &at) {
         const int64_t index = at.index<shape>(task, block);
-        int before = (hopper_tile_keys<shape>(task, block.sequence, at.tile).end - 1) / shape::KEYS - block.index;
-        if (!task.any_order) turn_wait(task.dq_turn + index, before);
+        int before = hopper_blocks_before<shape>(task, block, at.tile);
+        if (hopper_is_last<shape>(task, block, at.tile)) return;
+        if (!task.any_order) hopper_turn_wait(task.dq_turn + index, before);
         rings.dq.wait_full(place);
 #ifdef V_NOADD
         barrier_arrive(rings.dq.empty(0)), place.advance();
@@ -536,6 +549,58 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         arrive(rings.dq.full(0));
     }
 
+    /* ---- results ---- */
+
+    /* 64 rows x 8 N channels of sums, as products have them, times `factor`, narrowed: rows [first, end) of a tensor from
+     * its channel `channel` on. */
+    template <int N>
+    static __device__ __forceinline__ void write(const backward_tensor &to, int b, int h, int first, int end, int channel,
+                                                 const float (&sums)[N], float factor) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = first + threadIdx.x % GROUP_THREADS / LANES * 16 + threadIdx.x % LANES / 4 + 8 * half;
+            half_t *at = (half_t *)to.at(b, row, h) + channel + threadIdx.x % 4 * 8;
+#pragma unroll
+            for (int j = 0; j < N / 4; j += 4) {
+                uint32_t words[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    words[i] = pack_pair<half_t>(sums[4 * (j + i) + 2 * half] * factor,
+                                                 sums[4 * (j + i) + 2 * half + 1] * factor);
+                transpose_words(words);
+                if (row < end) *(uint4 *)(at + 8 * j) = make_uint4(words[0], words[1], words[2], words[3]);
+            }
+        }
+    }
+
+    /* dk or dv of the block. */
+    __device__ __forceinline__ void write_keys(const backward_tensor &to, const float (&sums)[shape::SUMS], float factor,
+                                               const hopper_block &block) {
+        const backward_sequence &sequence = block.sequence;
+        write(to, sequence.b, block.key_head, sequence.k_first + block.index * shape::KEYS + group * GROUP_KEYS,
+              sequence.k_first + sequence.n_k_rows, 0, sums, factor);
+    }
+
+    /* dq of a tile to which this block is the last one to add: with what the others have added, to where it belongs. */
+    __device__ __forceinline__ void write_dq(float (&dq)[PASS_SCORES], const hopper_block &block, const hopper_walk &at) {
+        const backward_sequence &sequence = block.sequence;
+        const int64_t index = at.index<shape>(task, block);
+        const int before = hopper_blocks_before<shape>(task, block, at.tile);
+        if (before > 0) {
+            hopper_turn_wait(task.dq_turn + index, before);
+            const float4 *sum = (const float4 *)(task.dq_sum + index * (TILE_QUERIES * shape::WIDTH)) +
+                                group * (shape::DQ_BYTES / 32) + threadIdx.x % GROUP_THREADS;
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                float4 four = __ldcg(sum + j * GROUP_THREADS);
+                dq[4 * j] += four.x, dq[4 * j + 1] += four.y, dq[4 * j + 2] += four.z, dq[4 * j + 3] += four.w;
+            }
+        }
+        const int query = at.tile * shape::QUERIES + (shape::PASSES > 1 ? group * PASS_QUERIES : 0);
+        write(task.dq, sequence.b, at.h, sequence.q_first + query, sequence.q_first + sequence.n_q,
+              shape::PASSES > 1 ? 0 : group * 64, dq, task.scale);
+    }
+
     /* ---- steps ---- */
 
     /* One pass: w, ds become those of its 64 queries; those of the pass before go into the sums, or its own. */
@@ -584,7 +649,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     }
 
     /* After the passes of a tile: dq of it, from what both groups have put into shared memory. */
-    __device__ __forceinline__ void finish_tile(bool first) {
+    __device__ __forceinline__ void finish_tile(const hopper_block &block, const hopper_walk &at, bool first) {
         float dq[PASS_SCORES];
         publish_to_engines();
         asm volatile("bar.sync 1, %0;" ::"n"(shape::GROUPS * GROUP_THREADS) : "memory");
@@ -600,14 +665,17 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         else if (!first) arrive(rings.stage.empty(place_before));
         place_before = place.index;
         place.advance();
-        store_dq(dq);
+        if (hopper_is_last<shape>(task, block, at.tile))
+            write_dq(dq, block, at);
+        else
+            store_dq(dq);
     }
 
     /* ---- a block ---- */
 
     __device__ __forceinline__ void run_steps(const hopper_block &block) {
         packed w[2], ds[2]; /* of the two passes of a tile */
-        int tile = block.tile_first - 1;
+        hopper_walk at(task, block);
         if (shape::LATE) {
 #pragma unroll
             for (int i = 0; i < PASS_SCORES / 2; i++) w[1][i] = ds[1][i] = 0;
@@ -622,12 +690,11 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         }
         place_before = place.index;
 #pragma unroll 1
-        for (int step = 0; step < block.n_steps; step++) {
-            if (++tile == block.tile_end) tile = block.tile_first;
+        for (int step = 0; step < block.n_steps; step++, at.advance(block)) {
             rings.stage.wait_full(place);
-            run_pass<0>(w[0], ds[0], w[1], ds[1], block, tile);
-            if (shape::PASSES == 2) run_pass<shape::PASSES - 1>(w[1], ds[1], w[0], ds[0], block, tile);
-            finish_tile(step == 0);
+            run_pass<0>(w[0], ds[0], w[1], ds[1], block, at.tile);
+            if (shape::PASSES == 2) run_pass<shape::PASSES - 1>(w[1], ds[1], w[0], ds[0], block, at.tile);
+            finish_tile(block, at, step == 0);
         }
         arrive(rings.keys.empty(0));
         if (!shape::LATE) return;
@@ -641,29 +708,6 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         arrive(rings.stage.empty(place_before));
     }
 
-    /* dk or dv of the block, narrowed. */
-    __device__ __forceinline__ void write(const backward_tensor &to, const float (&sums)[shape::SUMS], float factor,
-                                          const hopper_block &block) {
-        const backward_sequence &sequence = block.sequence;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int key = block.index * shape::KEYS + own_key() + 8 * half;
-            half_t *row = (half_t *)to.at(sequence.b, sequence.k_first + key, block.key_head);
-#pragma unroll
-            for (int j = 0; j < shape::WIDTH / 8; j += 4) {
-                uint32_t words[4];
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    words[i] = pack_pair<half_t>(sums[4 * (j + i) + 2 * half] * factor,
-                                                 sums[4 * (j + i) + 2 * half + 1] * factor);
-                transpose_words(words);
-                int channel = 8 * (j + threadIdx.x % 4);
-                if (key < sequence.n_k_rows && channel < to.width)
-                    *(uint4 *)(row + channel) = make_uint4(words[0], words[1], words[2], words[3]);
-            }
-        }
-    }
-
     __device__ __forceinline__ void run(const hopper_block *blocks) {
         ring_place<shape::ITEM_PLACES> item_place;
         for (;; item_place.advance()) {
@@ -675,8 +719,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
             registers_settle(dk);
             registers_settle(dv);
             if (block.n_steps > 0) run_steps(block);
-            write(task.dk, dk, task.scale, block);
-            write(task.dv, dv, 1, block);
+            write_keys(task.dk, dk, task.scale, block);
+            write_keys(task.dv, dv, 1, block);
             __syncwarp();
             arrive(rings.item.empty(item_place.index));
         }
