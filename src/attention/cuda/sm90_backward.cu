@@ -1,7 +1,7 @@
 /* Backward on Hopper: what stands around the main kernel (sm90_backward.cuh).  What comes before and after it is shared
  * with the row sm80 (sm80_backward.cu); tensors are described to the copy engine here. */
 #include "attention/cuda/sm90_backward_launch.cuh"
-
+#include "attention/cuda/sm90_map.cuh"
 #include "device/cuda_check.cuh"
 #include <stdlib.h>
 
@@ -11,15 +11,6 @@ extern "C" {
 
 /* ---- what is accepted ------------------------------------------------------------------------------------------- */
 
-/* The copy engine wants strides below 2^40 bytes at multiples of 16. */
-static bool strides_fit(const sp_tensor *tensor) {
-    for (int i = 0; i < 3; i++)
-        if (tensor->shape[i] > 1 &&
-            (tensor->stride[i] <= 0 || tensor->stride[i] >= (int64_t)1 << 38 || tensor->stride[i] % 8 != 0))
-            return false;
-    return (uintptr_t)tensor->data % 16 == 0;
-}
-
 extern "C" const char *sp_sm90_backward_refusal(const sp_attention *problem) {
     const sp_tensor *const read[] = {&problem->q, &problem->k, &problem->v, &problem->dout};
     int64_t D = problem->q.shape[3];
@@ -28,41 +19,9 @@ extern "C" const char *sp_sm90_backward_refusal(const sp_attention *problem) {
     if (problem->cu_q || problem->key_lengths) return "its backward computes dense problems alone";
     for (int i = 0; i < 4; i++) {
         if (sp_tensor_count(read[i]) == 0) return "a tensor is empty";
-        if (!strides_fit(read[i])) return "a tensor's strides are not what the copy engine reads";
+        if (!strides_fit(read[i])) return "rows of a tensor overlap";
     }
     return NULL;
-}
-
-/* ---- tensors as the copy engine knows them ------------------------------------------------------------------------ */
-
-typedef CUresult (*encode_function)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                                    const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
-                                    CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-static sp_status describe_tensor(CUtensorMap *map, encode_function encode, const sp_tensor *tensor, int rows) {
-    const int order[4] = {3, 1, 2, 0}; /* (D,T,H,B): from the nearest to the furthest */
-    cuuint64_t sizes[4], strides[3];
-    cuuint32_t box[4] = {TILE_ROW, (cuuint32_t)rows, 1, 1}, steps[4] = {1, 1, 1, 1};
-    for (int i = 0; i < 4; i++) sizes[i] = (cuuint64_t)tensor->shape[order[i]];
-    for (int i = 1; i < 4; i++)
-        strides[i - 1] = tensor->shape[order[i]] > 1 ? (cuuint64_t)tensor->stride[order[i]] * 2 : 16;
-    CUresult result = encode(
-        map, tensor->dtype == SP_DTYPE_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
-        tensor->data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    SP_REQUIRE(result == CUDA_SUCCESS, SP_DEVICE_FAILED, "CUDA: cuTensorMapEncodeTiled: error %d", (int)result);
-    return SP_OK;
-}
-
-static sp_status describe_tensors(hopper_backward *job, const sp_attention *problem, int queries, int keys) {
-    void *encode = NULL;
-    cudaDriverEntryPointQueryResult found;
-    SP_CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found));
-    SP_REQUIRE(found == cudaDriverEntryPointSuccess, SP_DEVICE_FAILED, "CUDA: the driver has no cuTensorMapEncodeTiled");
-    SP_TRY(describe_tensor(&job->q, (encode_function)encode, &problem->q, queries));
-    SP_TRY(describe_tensor(&job->dout, (encode_function)encode, &problem->dout, queries));
-    SP_TRY(describe_tensor(&job->k, (encode_function)encode, &problem->k, keys));
-    return describe_tensor(&job->v, (encode_function)encode, &problem->v, keys);
 }
 
 /* ---- dq, narrowed --------------------------------------------------------------------------------------------------- */
@@ -121,6 +80,15 @@ static int section_of(const sp_attention *problem, int n_heads) {
     return (int)(section < 1 ? 1 : section > n_heads ? n_heads : section);
 }
 
+static sp_status make_maps(hopper_backward *job, const sp_attention *problem, int queries, int keys) {
+    map_encoder encoder = NULL;
+    SP_TRY(find_encoder(&encoder));
+    SP_TRY(make_map(&job->q, encoder, &problem->q, queries));
+    SP_TRY(make_map(&job->dout, encoder, &problem->dout, queries));
+    SP_TRY(make_map(&job->k, encoder, &problem->k, keys));
+    return make_map(&job->v, encoder, &problem->v, keys);
+}
+
 static int tiles_together(const sp_attention *problem) { return problem->q.shape[3] == 64 ? 2 : 1; }
 
 static sp_status describe(hopper_backward *job, const sp_attention *problem) {
@@ -142,7 +110,7 @@ extern "C" sp_status sp_sm90_backward_workspace(const sp_attention *problem, int
 extern "C" sp_status sp_sm90_backward(const sp_attention *problem, void *workspace) {
     hopper_backward job;
     SP_TRY(describe(&job, problem));
-    SP_TRY(describe_tensors(&job, problem, TILE_QUERIES * tiles_together(problem), block_keys(64)));
+    SP_TRY(make_maps(&job, problem, TILE_QUERIES * tiles_together(problem), block_keys(64)));
     sp_backward_carve(&job.task, problem, (char *)workspace);
     SP_TRY(sp_backward_prepare(&job.task, problem));
     auto *run = problem->q.shape[3] == 64 ? sp_sm90_backward_64 : sp_sm90_backward_128;
