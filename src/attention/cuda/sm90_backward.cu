@@ -3,7 +3,6 @@
 #include "attention/cuda/sm90_backward_launch.cuh"
 #include "attention/cuda/sm90_map.cuh"
 #include "device/cuda_check.cuh"
-#include <stdlib.h>
 
 extern "C" {
 #include "attention/cuda/sm90_backward.h"
@@ -14,7 +13,8 @@ extern "C" {
 extern "C" const char *sp_sm90_backward_refusal(const sp_attention *problem) {
     const sp_tensor *const read[] = {&problem->q, &problem->k, &problem->v, &problem->dout};
     int64_t D = problem->q.shape[3];
-    if ((D != 64 && D != 128) || problem->v.shape[3] != D) return "its backward computes heads of 64 or 128 channels alone";
+    if ((D != 64 && D != 128) || problem->v.shape[3] != D)
+        return "its backward computes heads of 64 or 128 channels alone";
     if (problem->row_factor) return "its backward knows no row factors";
     if (problem->cu_q || problem->key_lengths) return "its backward computes dense problems alone";
     for (int i = 0; i < 4; i++) {
@@ -36,7 +36,8 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
     const key_range keys = tile_keys(task, sequence, tile);
     const bool seen = keys.end > keys.first; /* else no block has been here */
     if (tile * TILE_QUERIES >= sequence.n_q || (seen && !task.any_order)) return;
-    const float4 *sum = (const float4 *)(task.dq_sum + ((int64_t)h * task.n_tiles + blockIdx.x) * (TILE_QUERIES * WIDTH));
+    const float4 *sum =
+        (const float4 *)(task.dq_sum + ((int64_t)h * task.n_tiles + blockIdx.x) * (TILE_QUERIES * WIDTH));
 #pragma unroll
     for (int j = 0; j < WIDTH / 8; j += 4) {
         uint32_t words[2][4];
@@ -61,10 +62,11 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
 static sp_status narrow(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
     const bool all_seen = !(task->causal || task->window) || task->first.n_k >= task->first.n_q;
     if (!task->any_order && all_seen) return SP_OK;
-    auto *kernel = dtype == SP_DTYPE_BF16
-                       ? (width == 64 ? hopper_backward_narrow_kernel<__nv_bfloat16, 64>
-                                      : hopper_backward_narrow_kernel<__nv_bfloat16, 128>)
-                       : (width == 64 ? hopper_backward_narrow_kernel<__half, 64> : hopper_backward_narrow_kernel<__half, 128>);
+    auto *kernel =
+        dtype == SP_DTYPE_BF16
+            ? (width == 64 ? hopper_backward_narrow_kernel<__nv_bfloat16, 64>
+                           : hopper_backward_narrow_kernel<__nv_bfloat16, 128>)
+            : (width == 64 ? hopper_backward_narrow_kernel<__half, 64> : hopper_backward_narrow_kernel<__half, 128>);
     kernel<<<dim3(task->n_tiles, task->H), GROUP_THREADS, 0, stream>>>(*task);
     SP_CUDA_LAUNCHED("attention backward: dq");
     return SP_OK;
@@ -74,7 +76,7 @@ static sp_status narrow(const backward_task *task, sp_dtype dtype, int width, cu
 
 /* Key heads, with their query heads, whose tensors stay in the L2 cache together. */
 static int section_of(const sp_attention *problem, int n_heads) {
-    const int64_t cache = (getenv("SECTION") ? atoll(getenv("SECTION")) : 32) << 20, group = problem->q.shape[2] / problem->k.shape[2], D = problem->q.shape[3];
+    const int64_t cache = 32 << 20, group = problem->q.shape[2] / problem->k.shape[2], D = problem->q.shape[3];
     int64_t bytes = D * (group * problem->q.shape[1] * (2 + 2 + 4) + problem->k.shape[1] * (2 + 2 + 2 + 2));
     int64_t section = cache / bytes;
     return (int)(section < 1 ? 1 : section > n_heads ? n_heads : section);

@@ -51,24 +51,9 @@ template <int WIDTH_> struct hopper_backward_shape {
         KEYS = GROUPS * GROUP_KEYS,
         PASSES = 128 / WIDTH, /* of 64 queries in a tile */
         QUERIES = PASSES * PASS_QUERIES,
-#ifdef V_EARLY
-        LATE = 0,
-#else
         LATE = PASSES > 1, /* products for dv and dk are queued behind the s and g of the next pass */
-#endif
-#ifdef V_RS
-        HELD = WIDTH == 64, HELD_V = HELD,
-#elif defined(V_RK)
-        HELD = WIDTH == 64, HELD_V = 0,
-#else
-        HELD_V = 0,
-        HELD = 0, /* k and v stay in registers too */
-#endif
-#ifdef V_STAGES
-        STAGES = V_STAGES,
-#else
+        HELD = PASSES > 1, /* keys stay in registers too */
         STAGES = 3,
-#endif
         PANELS = WIDTH / TILE_ROW, /* of 64 channels: a tile is one after the other */
         SUMS = WIDTH / 2,          /* numbers of dk or dv of a thread */
         K_PANEL_BYTES = KEYS * TILE_ROW_BYTES,
@@ -137,11 +122,13 @@ __device__ __forceinline__ void hopper_block_of(const hopper_backward &job, int 
     const backward_sequence &sequence = block.sequence;
     const int first = block.index * shape::KEYS, n_tiles = (sequence.n_q + shape::QUERIES - 1) / shape::QUERIES;
     const int since = first - (sequence.n_k - sequence.n_q); /* the query that stands at the first key */
-    block.tile_first = first >= sequence.n_k ? n_tiles : task.causal || task.window ? max(since, 0) / shape::QUERIES : 0;
+    block.tile_first = first >= sequence.n_k        ? n_tiles
+                       : task.causal || task.window ? max(since, 0) / shape::QUERIES
+                                                    : 0;
     block.tile_end = n_tiles;
     if (task.window)
-        block.tile_end =
-            min(max(since + shape::KEYS + min(task.window, LONG_WINDOW) + shape::QUERIES - 2, 0) / shape::QUERIES, n_tiles);
+        block.tile_end = min(
+            max(since + shape::KEYS + min(task.window, LONG_WINDOW) + shape::QUERIES - 2, 0) / shape::QUERIES, n_tiles);
     block.n_steps = task.H / task.Hkv * max(block.tile_end - block.tile_first, 0);
 }
 
@@ -201,7 +188,8 @@ template <typename shape> struct hopper_backward_rings {
 
 /* Tells the others what comes next, until there is no more. */
 template <typename shape>
-__device__ __forceinline__ void hopper_backward_take(const hopper_backward &job, uint32_t shared, hopper_block *blocks) {
+__device__ __forceinline__ void hopper_backward_take(const hopper_backward &job, uint32_t shared,
+                                                     hopper_block *blocks) {
     hopper_backward_rings<shape> rings(shared);
     const int n_items = job.n_heads * job.n_blocks;
     static_assert(shape::ITEM_PLACES == 2, "parities of the n-th block's phases");
@@ -320,11 +308,6 @@ template <typename shape> struct hopper_backward_adder {
         if (hopper_is_last<shape>(task, block, at.tile)) return;
         if (!task.any_order) hopper_turn_wait(task.dq_turn + index, before);
         rings.dq.wait_full(place);
-#ifdef V_NOADD
-        barrier_arrive(rings.dq.empty(0)), place.advance();
-        if (!task.any_order) turn_pass(task.dq_turn + index);
-        return;
-#endif
         copy_out(task.dq_sum + index * (TILE_QUERIES * shape::WIDTH), rings.dq_tile(), shape::DQ_BYTES,
                  task.any_order || before > 0);
         copies_out_wait_read();
@@ -392,7 +375,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     float scale;      /* dot product to score in log2 units */
     float dk[shape::SUMS], dv[shape::SUMS];
     float s[PASS_SCORES], g[PASS_SCORES];
-    held k_rows, v_rows;
+    held k_rows;
 
     __device__ __forceinline__ hopper_backward_group(const hopper_backward &job, const char *memory, int number)
         : task(job.task), rings(shared_address(memory)), shared(memory), group(number), place_before(0),
@@ -403,9 +386,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     }
     __device__ __forceinline__ int warp() { return threadIdx.x % GROUP_THREADS / LANES; }
     /* This lane's keys within the block are this and the one 8 further. */
-    __device__ __forceinline__ int own_key() {
-        return group * GROUP_KEYS + warp() * 16 + threadIdx.x % LANES / 4;
-    }
+    __device__ __forceinline__ int own_key() { return group * GROUP_KEYS + warp() * 16 + threadIdx.x % LANES / 4; }
 
     /* ---- products ---- */
 
@@ -421,7 +402,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         uint64_t b = operand_descriptor(queries, 16);
 #pragma unroll
         for (int i = 0; i < shape::WIDTH / 16; i++)
-            product_along<half_t>::queue(c, keys + 4 * i, operand_at(b, i / 4 * shape::Q_PANEL_BYTES + i % 4 * 32), i > 0);
+            product_along<half_t>::queue(c, keys + 4 * i, operand_at(b, i / 4 * shape::Q_PANEL_BYTES + i % 4 * 32),
+                                         i > 0);
     }
     __device__ __forceinline__ void queue_scores(int stage, int pass) {
         uint32_t q = rings.q(stage) + pass * shape::PASS_BYTES;
@@ -431,19 +413,15 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
             queue_rows(s, rings.k(), q);
     }
     __device__ __forceinline__ void queue_value_gradients(int stage, int pass) {
-        uint32_t dout = rings.dout(stage) + pass * shape::PASS_BYTES;
-        if (shape::HELD_V)
-            queue_held_rows(g, v_rows, dout);
-        else
-            queue_rows(g, rings.v(), dout);
+        queue_rows(g, rings.v(), rings.dout(stage) + pass * shape::PASS_BYTES);
     }
-    /* This group's keys or values into registers. */
-    __device__ __forceinline__ void hold(held &rows, uint32_t from) {
+    /* This group's keys into registers. */
+    __device__ __forceinline__ void hold_keys() {
         const int lane = threadIdx.x % LANES;
-        from += (group * GROUP_KEYS + warp() * 16 + lane % 16) * TILE_ROW_BYTES;
+        const uint32_t from = rings.k() + (group * GROUP_KEYS + warp() * 16 + lane % 16) * TILE_ROW_BYTES;
 #pragma unroll
         for (int i = 0; i < shape::WIDTH / 16; i++)
-            load_matrices(rows + 4 * i,
+            load_matrices(k_rows + 4 * i,
                           from + i / 4 * shape::K_PANEL_BYTES + ((i % 4 * 2 + lane / 16) ^ lane % 8) * CHUNK_BYTES);
     }
 
@@ -474,7 +452,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
 
     /* s becomes weights of the exponential family, w those that count. */
     template <bool MASKED>
-    __device__ __forceinline__ void weigh_scores(packed &w, const backward_row_pair *rows, const hopper_queries (&seen)[2]) {
+    __device__ __forceinline__ void weigh_scores(packed &w, const backward_row_pair *rows,
+                                                 const hopper_queries (&seen)[2]) {
 #pragma unroll
         for (int j = 0; j < PASS_QUERIES / 8; j++) {
             const backward_row_pair row = rows[4 * j];
@@ -487,14 +466,16 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
                     if (MASKED && (8 * j + i < seen[half].first || 8 * j + i >= seen[half].end)) x[i] = -INFINITY;
                     x[i] = hopper_power<SOFTPICK>(x[i], row.unit[i]);
                 }
-                w[j / 2 * 4 + j % 2 * 2 + half] = SOFTPICK ? pack_positive_pair<half_t>(x[0] - row.unit[0], x[1] - row.unit[1])
-                                                           : pack_pair<half_t>(x[0], x[1]);
+                w[j / 2 * 4 + j % 2 * 2 + half] =
+                    SOFTPICK ? pack_positive_pair<half_t>(x[0] - row.unit[0], x[1] - row.unit[1])
+                             : pack_pair<half_t>(x[0], x[1]);
             }
         }
     }
 
     /* The same for 64 queries from `query` of the sequence on, with what the rows do not see. */
-    __device__ __forceinline__ void weigh_pass(packed &w, const hopper_block &block, int query, const backward_row_pair *rows) {
+    __device__ __forceinline__ void weigh_pass(packed &w, const hopper_block &block, int query,
+                                               const backward_row_pair *rows) {
         const backward_sequence &sequence = block.sequence;
         const int first = block.index * shape::KEYS + group * GROUP_KEYS;
         hopper_queries seen[2];
@@ -554,8 +535,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     /* 64 rows x 8 N channels of sums, as products have them, times `factor`, narrowed: rows [first, end) of a tensor from
      * its channel `channel` on. */
     template <int N>
-    static __device__ __forceinline__ void write(const backward_tensor &to, int b, int h, int first, int end, int channel,
-                                                 const float (&sums)[N], float factor) {
+    static __device__ __forceinline__ void write(const backward_tensor &to, int b, int h, int first, int end,
+                                                 int channel, const float (&sums)[N], float factor) {
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int row = first + threadIdx.x % GROUP_THREADS / LANES * 16 + threadIdx.x % LANES / 4 + 8 * half;
@@ -574,15 +555,16 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     }
 
     /* dk or dv of the block. */
-    __device__ __forceinline__ void write_keys(const backward_tensor &to, const float (&sums)[shape::SUMS], float factor,
-                                               const hopper_block &block) {
+    __device__ __forceinline__ void write_keys(const backward_tensor &to, const float (&sums)[shape::SUMS],
+                                               float factor, const hopper_block &block) {
         const backward_sequence &sequence = block.sequence;
         write(to, sequence.b, block.key_head, sequence.k_first + block.index * shape::KEYS + group * GROUP_KEYS,
               sequence.k_first + sequence.n_k_rows, 0, sums, factor);
     }
 
     /* dq of a tile to which this block is the last one to add: with what the others have added, to where it belongs. */
-    __device__ __forceinline__ void write_dq(float (&dq)[PASS_SCORES], const hopper_block &block, const hopper_walk &at) {
+    __device__ __forceinline__ void write_dq(float (&dq)[PASS_SCORES], const hopper_block &block,
+                                             const hopper_walk &at) {
         const backward_sequence &sequence = block.sequence;
         const int64_t index = at.index<shape>(task, block);
         const int before = hopper_blocks_before<shape>(task, block, at.tile);
@@ -607,7 +589,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     template <int PASS>
     __device__ __forceinline__ void run_pass(packed &w, packed &ds, const packed &w_before, const packed &ds_before,
                                              const hopper_block &block, int tile) {
-        const int stage_before = PASS > 0 ? place.index : place_before, query = tile * shape::QUERIES + PASS * PASS_QUERIES;
+        const int stage_before = PASS > 0 ? place.index : place_before,
+                  query = tile * shape::QUERIES + PASS * PASS_QUERIES;
         const int pass_before = (PASS + shape::PASSES - 1) % shape::PASSES;
         const backward_row_pair *rows =
             (const backward_row_pair *)(shared + shape::FACTS_FIRST + place.index * shape::FACTS_BYTES) +
@@ -661,8 +644,10 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         registers_settle(dk);
         registers_settle(dv);
         arrive(rings.ds.empty(0));
-        if (!shape::LATE) arrive(rings.stage.empty(place.index));
-        else if (!first) arrive(rings.stage.empty(place_before));
+        if (!shape::LATE)
+            arrive(rings.stage.empty(place.index));
+        else if (!first)
+            arrive(rings.stage.empty(place_before));
         place_before = place.index;
         place.advance();
         if (hopper_is_last<shape>(task, block, at.tile))
@@ -684,10 +669,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         }
         rings.keys.wait_full(key_place);
         key_place.advance();
-        if (shape::HELD) {
-            hold(k_rows, rings.k());
-            if (shape::HELD_V) hold(v_rows, rings.v());
-        }
+        if (shape::HELD) hold_keys();
         place_before = place.index;
 #pragma unroll 1
         for (int step = 0; step < block.n_steps; step++, at.advance(block)) {

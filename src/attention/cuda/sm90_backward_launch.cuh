@@ -16,8 +16,9 @@ static sp_status launch_hopper_backward(const hopper_backward *job, cudaStream_t
     SP_CUDA_TRY(cudaGetDevice(&device));
     SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
     SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    int n_items = job->n_heads * job->n_blocks;
-    kernel<<<n_items < n_multiprocessors ? n_items : n_multiprocessors, shape::THREADS, bytes, stream>>>(*job);
+    const int n_items = job->n_heads * job->n_blocks;
+    const int n_groups = n_items < n_multiprocessors ? n_items : n_multiprocessors;
+    kernel<<<n_groups, shape::THREADS, bytes, stream>>>(*job);
     SP_CUDA_LAUNCHED("attention backward");
     return SP_OK;
 }

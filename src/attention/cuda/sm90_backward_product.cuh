@@ -60,8 +60,8 @@ DEFINE_PRODUCT_ACROSS(__half, "f16")
 
 /* The opposite of load_matrices. */
 __device__ __forceinline__ void store_matrices(uint32_t address, const uint32_t *r) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]), "r"(r[1]),
-                 "r"(r[2]), "r"(r[3])
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(r[0]),
+                 "r"(r[1]), "r"(r[2]), "r"(r[3])
                  : "memory");
 }
 
@@ -88,7 +88,9 @@ __device__ __forceinline__ void copy_out(float *to, uint32_t from, int bytes, bo
 }
 
 /* Waits until what this thread has copied out has been read, or is in place. */
-__device__ __forceinline__ void copies_out_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ __forceinline__ void copies_out_wait_read() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
 __device__ __forceinline__ void copies_out_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 #endif
