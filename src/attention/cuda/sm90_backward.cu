@@ -1,5 +1,5 @@
-/* Backward on Hopper: what stands around the main kernel (sm90_backward.cuh).  What comes before and after it is shared
- * with the row sm80 (sm80_backward.cu); tensors are described to the copy engine here. */
+/* Backward on Hopper: what stands around the main kernel (sm90_backward.cuh): what is accepted, dq's narrowing where the
+ * main kernel leaves it, the pass.  What comes before the main kernel is shared with the row sm80 (sm80_backward.cu). */
 #include "attention/cuda/sm90_backward_launch.cuh"
 #include "attention/cuda/sm90_map.cuh"
 #include "device/cuda_check.cuh"

@@ -1,6 +1,6 @@
 /* Backward on Hopper, the main kernel.  A block of threads stays on its multiprocessor and takes one block of 128 keys
  * after another; it keeps the keys and walks over the tiles of queries that see them, for every query head of the key
- * head, the last tile first:
+ * head:
  *
  *   s = k q'   g = v dout'                       keys x queries, 64 keys a group, 64 queries at a time
  *   w, ds from s, g and the rows' facts          docs/softpick.md; in registers
@@ -13,13 +13,16 @@
  *
  *   shared memory   | k | v | q and dout a stage | ds | dq, f32 | facts a stage | barriers | numbers of blocks |
  *
- * A group's products for dv and dk are queued one step late, behind the s and g of the next step, so that they run while
- * those are weighed.
+ * Heads of 64 channels leave registers free: there the products for dv and dk are queued one pass late, behind the s and
+ * g of the next pass, so that they run while that is weighed, and the keys stay in registers.  With 128 channels dv is
+ * computed while ds is, and dk while ds goes through shared memory.
  *
- * dq is summed over the blocks in global memory.  The blocks of a head add to a tile in the order of their keys, each
- * after the one before has said so in dq_turn: the sum is the same each time; the first one stores.  Blocks begin in that
- * order too (by tickets), heads side by side, and walk alike, so that each stays behind the one before and none waits for
- * one that has not begun.  It is the adding thread that waits.  With any_order nobody waits, and dq_sum begins as 0. */
+ * dq is summed over the blocks in global memory.  The blocks of a head add to a tile in the order of falling keys, each
+ * after the one before has said so in dq_turn: the sum is the same each time.  The first one stores; the last one, which
+ * nobody comes after, adds what there is to its own share and writes dq.  Blocks begin in that order too (by tickets),
+ * heads side by side: under a causal mask each begins at its diagonal, a tile before the block that has begun before it,
+ * so that it comes to every tile after that one, and none waits for one that has not begun.  Else it is the adding thread
+ * that waits.  With any_order nobody waits, dq_sum begins as 0, and dq is narrowed by a kernel of its own. */
 #ifndef SP_ATTENTION_CUDA_SM90_BACKWARD_CUH
 #define SP_ATTENTION_CUDA_SM90_BACKWARD_CUH
 
@@ -532,7 +535,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
 
     /* ---- results ---- */
 
-    /* 64 rows x 8 N channels of sums, as products have them, times `factor`, narrowed: rows [first, end) of a tensor from
+    /* 64 rows x 2 N channels of sums, as products have them, times `factor`, narrowed: rows [first, end) of a tensor from
      * its channel `channel` on. */
     template <int N>
     static __device__ __forceinline__ void write(const backward_tensor &to, int b, int h, int first, int end,
@@ -589,8 +592,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     template <int PASS>
     __device__ __forceinline__ void run_pass(packed &w, packed &ds, const packed &w_before, const packed &ds_before,
                                              const hopper_block &block, int tile) {
-        const int stage_before = PASS > 0 ? place.index : place_before,
-                  query = tile * shape::QUERIES + PASS * PASS_QUERIES;
+        const int stage_before = PASS > 0 ? place.index : place_before;
+        const int query = tile * shape::QUERIES + PASS * PASS_QUERIES;
         const int pass_before = (PASS + shape::PASSES - 1) % shape::PASSES;
         const backward_row_pair *rows =
             (const backward_row_pair *)(shared + shape::FACTS_FIRST + place.index * shape::FACTS_BYTES) +
