@@ -102,24 +102,24 @@ sp_status sp_device_copy_rows(sp_device *device, void *to, int64_t to_stride, co
 
 sp_status sp_device_wait(sp_device *device) { return device->id ? sp_cuda_wait(device) : SP_OK; }
 
-sp_status sp_device_read_begin(sp_device *device, const void **out, const void *data, int64_t bytes) {
-    *out = NULL;
+sp_status sp_device_read_begin(sp_device *device, const void **host_data, const void *data, int64_t bytes) {
+    *host_data = NULL;
     if (!device->id) {
-        *out = data;
+        *host_data = data;
         return SP_OK;
     }
     void *copied;
     SP_TRY(sp_allocate(&copied, bytes, "a copy of what lies on the GPU"));
     sp_status status = sp_cuda_download(device, copied, data, bytes);
     if (status == SP_OK)
-        *out = copied;
+        *host_data = copied;
     else
         free(copied);
     return status;
 }
 
-void sp_device_read_end(sp_device *device, const void *data) {
-    if (device->id) free((void *)(uintptr_t)data);
+void sp_device_read_end(sp_device *device, const void *host_data) {
+    if (device->id) free((void *)(uintptr_t)host_data);
 }
 
 sp_status sp_device_free_bytes(int32_t id, int64_t *free_bytes, int64_t *total_bytes) {

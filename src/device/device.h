@@ -46,9 +46,10 @@ SP_MUST_CHECK sp_status sp_device_copy_rows(sp_device *device, void *to, int64_t
 /* Waits for all that is queued. */
 SP_MUST_CHECK sp_status sp_device_wait(sp_device *device);
 
-/* Host memory with the bytes of `data`: `data` itself on the host, else a copy (waits).  *host is NULL on failure. */
-SP_MUST_CHECK sp_status sp_device_read_begin(sp_device *device, const void **host, const void *data, int64_t bytes);
-void sp_device_read_end(sp_device *device, const void *host);
+/* Host memory with the bytes of `data`: `data` itself on the host, else a copy (waits).  *host_data is NULL on failure. */
+SP_MUST_CHECK sp_status sp_device_read_begin(sp_device *device, const void **host_data, const void *data,
+                                             int64_t bytes);
+void sp_device_read_end(sp_device *device, const void *host_data);
 
 /* A point in the device's work, and the seconds between two that have passed (after a wait). */
 SP_MUST_CHECK sp_status sp_device_mark_new(sp_device *device, void **mark);

@@ -39,7 +39,7 @@ sp_status sp_cpu_adamw_step(sp_device *device, float *values, uint16_t *halves, 
 }
 
 /* The sections depend on n alone, and their sums are added in order. */
-sp_status sp_cpu_norm(sp_device *device, double *norm, const float *values, int64_t n) {
+sp_status sp_cpu_norm(sp_device *device, double *norm, const float *gradient, int64_t n) {
     (void)device;
     const sp_row_kernels *kernels = sp_row_kernels_best();
     double sums[SECTIONS];
@@ -47,7 +47,7 @@ sp_status sp_cpu_norm(sp_device *device, double *norm, const float *values, int6
     for (int64_t section = 0; section < SECTIONS; section++) {
         int64_t begin = section * (n / SECTIONS) + smaller(section, n % SECTIONS);
         int64_t count = n / SECTIONS + (section < n % SECTIONS);
-        sums[section] = kernels->sum_of_squares(values + begin, count);
+        sums[section] = kernels->sum_of_squares(gradient + begin, count);
     }
     double sum = 0.0;
     for (int64_t section = 0; section < SECTIONS; section++) sum += sums[section];
