@@ -1,8 +1,8 @@
 #!/bin/sh
 # Everything about one NVIDIA GPU in one command: builds, tests against the double definition, looks for errors of memory
 # and races, then times layers, attention and training, PyTorch's training beside it, and prints a short table.
-# Usage: bench/gpu.sh [OUT]
-#   OUT     folder for all logs and JSON (default: gpu-DATE)
+# Usage: bench/gpu.sh [FOLDER]
+#   FOLDER  for all logs and JSON (default: gpu-DATE)
 # In the environment:
 #   BUILD   folder with binaries that are already built; without it build/cuda is built (cmake, ninja, nvcc)
 #   STEPS   any of: test sanitize layers attention train curve (default: all but curve)
@@ -14,7 +14,7 @@
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 began=$(date +%Y-%m-%d-%H%M%S)
-out=${1:-gpu-$began}
+folder=${1:-gpu-$began}
 python=${PYTHON:-python3}
 limit=${LIMIT:-600}
 steps=${STEPS:-test sanitize layers attention train}
@@ -50,17 +50,17 @@ if [ -z "${BUILD:-}" ]; then
         has $program || fail "no $program to build with; BUILD=folder names one that is built"
     done
 fi
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-rm -f "$out/failed.txt"
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
+rm -f "$folder/failed.txt"
 
 # ---- build ----
 
 if [ -z "${BUILD:-}" ]; then
     BUILD=$root/build/cuda
     say "building $BUILD"
-    (cd "$root" && cmake --preset cuda && cmake --build --preset cuda) >"$out/build.log" 2>&1 ||
-        give_up "the build failed: $out/build.log"
+    (cd "$root" && cmake --preset cuda && cmake --build --preset cuda) >"$folder/build.log" 2>&1 ||
+        give_up "the build failed: $folder/build.log"
 fi
 [ -x "$BUILD/softpick" ] || fail "$BUILD/softpick: there is no such program"
 BUILD=$(cd "$BUILD" && pwd)
@@ -74,33 +74,33 @@ peer=yes
     echo "cpu     $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"
     if has nvcc; then echo "nvcc    $(nvcc --version | sed -n 's/.*release //p')"; fi
     if [ $peer = yes ]; then echo "PyTorch $("$python" -c 'import torch; print(torch.__version__)')"; fi
-} | tee "$out/machine.txt" >&2
+} | tee "$folder/machine.txt" >&2
 [ $peer = yes ] || say "$python has no PyTorch that sees the GPU: the library alone"
 
 # ---- running ----
 
 failed=
-# attempt LOG COMMAND...: output into OUT/LOG; what fails or takes too long is remembered, and the rest goes on
+# attempt LOG COMMAND...: output into FOLDER/LOG; what fails or takes too long is remembered, and the rest goes on
 attempt() {
     log=$1
     shift
     status=0
-    timeout "$limit" "$@" >"$out/$log" 2>"$out/$log.err" || status=$?
-    [ -s "$out/$log.err" ] || rm -f "$out/$log.err"
+    timeout "$limit" "$@" >"$folder/$log" 2>"$folder/$log.err" || status=$?
+    [ -s "$folder/$log.err" ] || rm -f "$folder/$log.err"
     case $status in
         0) return 0 ;;
         124) why="stopped after $limit s" ;;
         *) why="exit status $status" ;;
     esac
-    printf '%s: %s (%s)\n' "$log" "$why" "$*" | tee -a "$out/failed.txt" >&2
-    if [ -e "$out/$log.err" ]; then tail -n 5 "$out/$log.err" >&2; else tail -n 5 "$out/$log" >&2; fi
+    printf '%s: %s (%s)\n' "$log" "$why" "$*" | tee -a "$folder/failed.txt" >&2
+    if [ -e "$folder/$log.err" ]; then tail -n 5 "$folder/$log.err" >&2; else tail -n 5 "$folder/$log" >&2; fi
     failed=yes
 }
 
 programs() { for program in "$BUILD"/test_*cuda*; do [ ! -x "$program" ] || echo "$program"; done; }
 
 # what the programs of cmocka say at their end
-summarize() { grep -hE '\[  (PASSED|FAILED|SKIPPED)' "$out/$1" "$out/$1.err" 2>/dev/null >&2 || true; }
+summarize() { grep -hE '\[  (PASSED|FAILED|SKIPPED)' "$folder/$1" "$folder/$1.err" 2>/dev/null >&2 || true; }
 
 if wanted test; then
     if has ctest && [ -e "$BUILD/CTestTestfile.cmake" ]; then
@@ -115,7 +115,7 @@ if wanted test; then
             summarize "$name.log"
         done
     fi
-    [ -z "$failed" ] || give_up "tests failed, nothing was timed: $out/failed.txt"
+    [ -z "$failed" ] || give_up "tests failed, nothing was timed: $folder/failed.txt"
 fi
 
 if wanted sanitize; then
@@ -126,10 +126,10 @@ if wanted sanitize; then
                 say "$name"
                 attempt "$name.log" env SOFTPICK_TEST_SEEDS="${SOFTPICK_TEST_SEEDS:-8}" \
                     compute-sanitizer --tool $tool --error-exitcode 9 "$program"
-                grep -h 'SUMMARY' "$out/$name.log" "$out/$name.log.err" 2>/dev/null >&2 || true
+                grep -h 'SUMMARY' "$folder/$name.log" "$folder/$name.log.err" 2>/dev/null >&2 || true
             done
         done
-        [ -z "$failed" ] || give_up "compute-sanitizer found errors, nothing was timed: $out/failed.txt"
+        [ -z "$failed" ] || give_up "compute-sanitizer found errors, nothing was timed: $folder/failed.txt"
     else
         say "no compute-sanitizer: not looked for errors of memory and races"
     fi
@@ -139,7 +139,7 @@ for kind in layers attention; do
     if wanted $kind && [ -x "$BUILD/bench_${kind}_cuda" ]; then
         say "$kind"
         attempt "$kind.txt" "$BUILD/bench_${kind}_cuda"
-        cat "$out/$kind.txt" >&2
+        cat "$folder/$kind.txt" >&2
     fi
 done
 
@@ -164,13 +164,13 @@ fi
 if wanted curve; then
     say "loss curves"
     # shellcheck disable=SC2086 # a list of files
-    PYTHON=$python attempt curve.txt "$root/bench/loss_curve.sh" "$BUILD" "$out/curve" ${TEXT:-}
-    cat "$out/curve.txt" >&2
+    PYTHON=$python attempt curve.txt "$root/bench/loss_curve.sh" "$BUILD" "$folder/curve" ${TEXT:-}
+    cat "$folder/curve.txt" >&2
 fi
 
 # ---- the table ----
 
-say "everything is in $out"
-cat "$out/machine.txt"
-if wanted train && has "$python"; then "$python" "$root/bench/peers/gpu_table.py" "$out" | tee "$out/table.txt"; fi
-[ -z "$failed" ] || give_up "not all went well: $out/failed.txt"
+say "everything is in $folder"
+cat "$folder/machine.txt"
+if wanted train && has "$python"; then "$python" "$root/bench/peers/gpu_table.py" "$folder" | tee "$folder/table.txt"; fi
+[ -z "$failed" ] || give_up "not all went well: $folder/failed.txt"
