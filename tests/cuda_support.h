@@ -23,6 +23,23 @@ static inline void cuda_expect(sp_status status) {
     abort();
 }
 
+/* A plain causal problem with grouped heads. */
+static inline attention_shape cuda_shape(int64_t T, int64_t D, sp_dtype dtype) {
+    return (attention_shape){.B = 2,
+                             .T = T,
+                             .S = T,
+                             .H = 4,
+                             .Hkv = 2,
+                             .D = D,
+                             .Dv = D,
+                             .dtype = dtype,
+                             .causal = true,
+                             .lambda = 1,
+                             .eps = SP_EPS_DEFAULT,
+                             .spread = 1,
+                             .seed = (uint64_t)(T * 1000 + D)};
+}
+
 /* The first GPU, opened; NULL where there is none. */
 static inline sp_device *cuda_open_first(void) {
     sp_device *device = NULL;

@@ -97,22 +97,6 @@ static bool pass_agrees(const attention_shape *shape, sp_attention_pass pass, ch
 
 static bool forward_agrees(const attention_shape *shape) { return pass_agrees(shape, SP_ATTENTION_FORWARD, NULL); }
 
-static attention_shape shape_of(int64_t T, int64_t D, sp_dtype dtype) {
-    return (attention_shape){.B = 2,
-                             .T = T,
-                             .S = T,
-                             .H = 4,
-                             .Hkv = 2,
-                             .D = D,
-                             .Dv = D,
-                             .dtype = dtype,
-                             .causal = true,
-                             .lambda = 1,
-                             .eps = SP_EPS_DEFAULT,
-                             .spread = 1,
-                             .seed = (uint64_t)(T * 1000 + D)};
-}
-
 static const sp_dtype dtypes[] = {SP_DTYPE_BF16, SP_DTYPE_F16};
 
 /* ---- against the definition ------------------------------------------------------------------------------------- */
@@ -125,7 +109,7 @@ static void dense_causal_agrees_in_every_width(void **state) {
     for (int dtype = 0; dtype < 2; dtype++)
         for (size_t d = 0; d < sizeof widths / sizeof *widths; d++)
             for (size_t t = 0; t < sizeof lengths / sizeof *lengths; t++) {
-                attention_shape shape = shape_of(lengths[t], widths[d], dtypes[dtype]);
+                attention_shape shape = cuda_shape(lengths[t], widths[d], dtypes[dtype]);
                 near = forward_agrees(&shape) && near;
             }
     assert_true(near);
@@ -137,7 +121,7 @@ static void long_sequences_agree(void **state) {
     if (!gpu) skip();
     for (int kind = 0; kind < 2; kind++)
         for (int64_t D = 64; D <= 128; D += 64) {
-            attention_shape shape = shape_of(1000, D, SP_DTYPE_BF16);
+            attention_shape shape = cuda_shape(1000, D, SP_DTYPE_BF16);
             shape.normalizer = kind ? SP_NORMALIZER_SOFTMAX : SP_NORMALIZER_SOFTPICK;
             near = forward_agrees(&shape) && near;
         }
@@ -174,7 +158,7 @@ static void sampled_caches_agree(void **state) {
 static void parts_of_one_buffer_agree(void **state) {
     (void)state;
     enum { T = 150, H = 3, D = 64, TOKEN = 3 * H * D };
-    attention_shape shape = shape_of(T, D, SP_DTYPE_BF16);
+    attention_shape shape = cuda_shape(T, D, SP_DTYPE_BF16);
     if (!gpu) skip();
     shape.B = 1, shape.H = shape.Hkv = H;
     twin_case twin;
@@ -237,7 +221,7 @@ static void unlike_rows_agree(void **state) {
     for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
         for (int kind = 0; kind < SP_NORMALIZER_COUNT; kind++)
             for (int dtype = 0; dtype < 2; dtype++) {
-                attention_shape shape = shape_of(300, 64, dtypes[dtype]);
+                attention_shape shape = cuda_shape(300, 64, dtypes[dtype]);
                 shape.normalizer = (sp_normalizer)kind;
                 score_of = lists[i];
                 near = pass_agrees(&shape, SP_ATTENTION_FORWARD, set_scores) && near;
@@ -262,7 +246,7 @@ static void rows_without_positive_scores_are_zero(void **state) {
     static double (*const lists[])(int64_t key) = {below, zero};
     if (!gpu) skip();
     for (int i = 0; i < 2; i++) {
-        attention_shape shape = shape_of(200, 128, SP_DTYPE_BF16);
+        attention_shape shape = cuda_shape(200, 128, SP_DTYPE_BF16);
         attention_case c;
         score_of = lists[i];
         run_changed(&c, &shape, set_scores);
@@ -278,7 +262,7 @@ static void nan_key(attention_case *c) { case_store(&c->problem.k, 1, 90, 1, 5, 
 
 /* Rows of sequence 1, from query `first` to before `end` in heads [h, h_end), are NaN; all others as without the NaN. */
 static void check_nan(change_inputs change, int64_t first, int64_t end, int64_t h_first, int64_t h_end) {
-    attention_shape shape = shape_of(200, 64, SP_DTYPE_BF16);
+    attention_shape shape = cuda_shape(200, 64, SP_DTYPE_BF16);
     attention_case clean, c;
     run_changed(&clean, &shape, NULL);
     run_changed(&c, &shape, change);
@@ -306,7 +290,7 @@ static void nan_shows_in_its_own_rows(void **state) {
 
 static void same_bits_again(void **state) {
     (void)state;
-    attention_shape shape = shape_of(700, 64, SP_DTYPE_BF16);
+    attention_shape shape = cuda_shape(700, 64, SP_DTYPE_BF16);
     attention_case first, again;
     if (!gpu) skip();
     run_changed(&first, &shape, NULL);
@@ -376,7 +360,7 @@ static void add_weights(void *user, int64_t b, int64_t h, int64_t t, const float
 static void row_sums_agree(void **state) {
     (void)state;
     for (int kind = 0; kind < SP_NORMALIZER_COUNT; kind++) {
-        attention_shape shape = shape_of(333, 64, SP_DTYPE_BF16);
+        attention_shape shape = cuda_shape(333, 64, SP_DTYPE_BF16);
         shape.normalizer = (sp_normalizer)kind, shape.spread = 3, shape.row_factor = kind == 0;
         if (kind == 2) shape.n_packed = 3, shape.B = 1;
         twin_case twin = {0};
@@ -425,7 +409,7 @@ static void expect_refused(const sp_attention *problem, sp_attention_pass pass, 
 
 static void what_it_does_not_compute_is_refused_with_the_reason(void **state) {
     (void)state;
-    attention_shape shape = shape_of(64, 64, SP_DTYPE_BF16);
+    attention_shape shape = cuda_shape(64, 64, SP_DTYPE_BF16);
     attention_case c;
     case_open(&c, &shape); /* its rows are at odd places */
     sp_attention problem = c.problem;

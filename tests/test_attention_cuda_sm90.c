@@ -23,22 +23,6 @@ static int close_gpu(void **state) {
     return 0;
 }
 
-static attention_shape shape_of(int64_t T, int64_t D) {
-    return (attention_shape){.B = 2,
-                             .T = T,
-                             .S = T,
-                             .H = 4,
-                             .Hkv = 2,
-                             .D = D,
-                             .Dv = D,
-                             .dtype = SP_DTYPE_BF16,
-                             .causal = true,
-                             .lambda = 1,
-                             .eps = SP_EPS_DEFAULT,
-                             .spread = 1,
-                             .seed = (uint64_t)(T * 1000 + D)};
-}
-
 /* Changes the inputs of a case before it is copied to the GPU. */
 typedef void (*change_inputs)(attention_case *c);
 
@@ -60,7 +44,7 @@ static const char *row_of_shape(const attention_shape *shape) {
 }
 
 static bool is_hopper(void) {
-    attention_shape shape = shape_of(8, 64);
+    attention_shape shape = cuda_shape(8, 64, SP_DTYPE_BF16);
     return gpu && strcmp(row_of_shape(&shape), "sm90") == 0;
 }
 
@@ -93,7 +77,7 @@ static void leaves_to_others_what_it_has_no_code_for(void **state) {
     (void)state;
     attention_shape shapes[4];
     if (!is_hopper()) skip();
-    for (int i = 0; i < 4; i++) shapes[i] = shape_of(100, 64);
+    for (int i = 0; i < 4; i++) shapes[i] = cuda_shape(100, 64, SP_DTYPE_BF16);
     shapes[0].D = 256;
     shapes[1].lambda = 0.5f;
     shapes[2].normalizer = SP_NORMALIZER_RECTIFIED;
@@ -110,7 +94,7 @@ static void lengths_around_tiles_agree(void **state) {
     for (int i = 0; i < 5; i++)
         for (int64_t T = edges[i] - 1; T <= edges[i] + 1; T++)
             for (int64_t D = 64; D <= 128; D += 64) {
-                attention_shape shape = shape_of(T, D);
+                attention_shape shape = cuda_shape(T, D, SP_DTYPE_BF16);
                 near = forward_agrees(&shape, NULL) && near;
                 shape.causal = false;
                 near = forward_agrees(&shape, NULL) && near;
@@ -133,7 +117,7 @@ static void many_tiles_agree(void **state) {
     if (!is_hopper()) skip();
     for (int kind = 0; kind < 2; kind++)
         for (int64_t D = 64; D <= 128; D += 64) {
-            attention_shape shape = shape_of(130, D);
+            attention_shape shape = cuda_shape(130, D, SP_DTYPE_BF16);
             shape.H = 80, shape.Hkv = 8;
             shape.normalizer = kind ? SP_NORMALIZER_SOFTMAX : SP_NORMALIZER_SOFTPICK;
             shape.spread = 4;
@@ -162,7 +146,7 @@ static void what_lies_behind_key_lengths_is_not_felt(void **state) {
     for (int64_t D = 64; D <= 128; D += 64)
         for (int64_t T = 1; T < 400; T += 57)
             for (int causal = 0; causal < 2; causal++) {
-                attention_shape shape = shape_of(T, D);
+                attention_shape shape = cuda_shape(T, D, SP_DTYPE_BF16);
                 shape.lengths = true, shape.causal = causal, shape.S = T + 30;
                 near = forward_agrees(&shape, spoil_behind_lengths) && near;
             }
@@ -184,7 +168,7 @@ static void packed_neighbours_are_not_felt(void **state) {
     if (!is_hopper()) skip();
     for (int64_t D = 64; D <= 128; D += 64)
         for (int64_t T = 50; T < 1500; T *= 3) {
-            attention_shape shape = shape_of(T, D);
+            attention_shape shape = cuda_shape(T, D, SP_DTYPE_BF16);
             shape.B = 1, shape.n_packed = 5;
             near = forward_agrees(&shape, NULL) && near;
             near = forward_agrees(&shape, spoil_neighbours) && near;

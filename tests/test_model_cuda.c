@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/random.h"
 #include "model/model_device.h"
 #include "softpick/device.h"
+#include "random_batch.h"
 #include "softpick/train.h"
 
 enum { B = 2, T = 96, V = 301, CPU = 0, GPU = 1 };
@@ -27,16 +27,7 @@ static const int64_t documents[] = {0, 5, 96, 96, 130, 192};
     } while (0)
 
 static sp_batch some_batch(bool packed) {
-    for (int i = 0; i < B * T; i++) {
-        tokens[i] = (int32_t)sp_random_below(1, 2, (uint64_t)i, V);
-        targets[i] = i % 7 == 3 ? -1 : (int32_t)sp_random_below(1, 3, (uint64_t)i, V);
-    }
-    return (sp_batch){.B = B,
-                      .T = T,
-                      .tokens = tokens,
-                      .targets = targets,
-                      .cu = packed ? documents : NULL,
-                      .n_sequences = packed ? 5 : 0};
+    return random_batch(tokens, targets, B, T, V, packed ? documents : NULL, packed ? 5 : 0);
 }
 
 static sp_model_config small_config(void) {

@@ -8,9 +8,9 @@
 
 #include <cmocka.h>
 
-#include "base/random.h"
 #include "layers/layers.h"
 #include "model_reference.h"
+#include "random_batch.h"
 
 enum { B = 2, T = 12, V = 37 };
 
@@ -18,16 +18,7 @@ static int32_t tokens[B * T], targets[B * T];
 static const int64_t documents[] = {0, 5, 12, 12, 21, 24};
 
 static sp_batch some_batch(bool packed) {
-    for (int i = 0; i < B * T; i++) {
-        tokens[i] = (int32_t)sp_random_below(1, 2, (uint64_t)i, V);
-        targets[i] = i % 7 == 3 ? -1 : (int32_t)sp_random_below(1, 3, (uint64_t)i, V);
-    }
-    return (sp_batch){.B = B,
-                      .T = T,
-                      .tokens = tokens,
-                      .targets = targets,
-                      .cu = packed ? documents : NULL,
-                      .n_sequences = packed ? 5 : 0};
+    return random_batch(tokens, targets, B, T, V, packed ? documents : NULL, packed ? 5 : 0);
 }
 
 static sp_model_config tiny_config(void) {

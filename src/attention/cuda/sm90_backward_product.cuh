@@ -37,20 +37,6 @@ template <typename half_t> struct product_along;
         }                                                                                                              \
     };
 
-/* Four words of each of four neighbouring lanes, as a 4 x 4 matrix, transposed. */
-__device__ __forceinline__ void transpose_words(uint32_t (&w)[4]) {
-#pragma unroll
-    for (int distance = 1; distance < 4; distance *= 2) {
-        bool upper = threadIdx.x & distance;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (i & distance) continue;
-            uint32_t given = __shfl_xor_sync(~0u, upper ? w[i] : w[i + distance], distance);
-            (upper ? w[i] : w[i + distance]) = given;
-        }
-    }
-}
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 DEFINE_PRODUCT_ALONG(__nv_bfloat16, "bf16")

@@ -458,20 +458,6 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         for (; block >= first_block; block--) step_over(true);
     }
 
-    /* Four words of each of four lanes, as a 4 x 4 matrix, transposed. */
-    static __device__ __forceinline__ void transpose_words(uint32_t (&w)[4]) {
-#pragma unroll
-        for (int distance = 1; distance < 4; distance *= 2) {
-            bool upper = threadIdx.x & distance;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                if (i & distance) continue;
-                uint32_t given = __shfl_xor_sync(~0u, upper ? w[i] : w[i + distance], distance);
-                (upper ? w[i] : w[i + distance]) = given;
-            }
-        }
-    }
-
     /* Channels [channel, channel + 8) of a row. */
     __device__ __forceinline__ void store_chunk(half_t *to, int channel, const uint32_t (&w)[4]) {
         if (channel + CHUNK <= view.Dv)

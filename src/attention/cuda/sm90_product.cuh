@@ -104,4 +104,18 @@ DEFINE_PRODUCTS(96, 48, 49, 50, 51, 52, 53)
 DEFINE_PRODUCTS(128, 64, 65, 66, 67, 68, 69)
 #endif
 
+/* Four words of each of four neighbouring lanes, as a 4 x 4 matrix, transposed. */
+__device__ __forceinline__ void transpose_words(uint32_t (&w)[4]) {
+#pragma unroll
+    for (int distance = 1; distance < 4; distance *= 2) {
+        bool upper = threadIdx.x & distance;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i & distance) continue;
+            uint32_t given = __shfl_xor_sync(~0u, upper ? w[i] : w[i + distance], distance);
+            (upper ? w[i] : w[i + distance]) = given;
+        }
+    }
+}
+
 #endif
