@@ -23,14 +23,14 @@ static bool has_capability(int device) {
     return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 8;
 }
 
-static const char *refusal_of_problem(const sp_attention *problem, sp_attention_pass pass) {
+extern "C" const char *sp_gpu_refusal(const sp_attention *problem, sp_attention_pass pass, bool writes_liveness) {
     const sp_tensor *const tensors[] = {&problem->q,    &problem->k,  &problem->v,  &problem->out,
                                         &problem->dout, &problem->dq, &problem->dk, &problem->dv};
     const int64_t most = (int64_t)1 << 30;
     if (problem->q.device <= 0) return "the tensors are not on a GPU";
     if (problem->q.dtype != SP_DTYPE_BF16 && problem->q.dtype != SP_DTYPE_F16) return "it computes bf16 and f16 alone";
     if (problem->q.shape[3] > 256 || problem->v.shape[3] > 256) return "heads are wider than 256 channels";
-    if (problem->liveness) return "it has no use for liveness words";
+    if (problem->liveness && pass == SP_ATTENTION_FORWARD && !writes_liveness) return "it writes no liveness words";
     if (problem->q.shape[1] > most || problem->k.shape[1] > most ||
         (problem->page_table && problem->pages_per_sequence * problem->k.shape[1] > most))
         return "a sequence is longer than 2^30 tokens";
@@ -41,7 +41,7 @@ static const char *refusal_of_problem(const sp_attention *problem, sp_attention_
 }
 
 extern "C" bool sp_sm80_accepts(const sp_attention *problem, sp_attention_pass pass, const char **why) {
-    const char *reason = refusal_of_problem(problem, pass);
+    const char *reason = sp_gpu_refusal(problem, pass, false);
     *why = reason ? reason : "";
     return !reason;
 }

@@ -10,6 +10,10 @@
 extern "C" {
 #endif
 
+/* Why no row for GPUs computes this pass of the problem, or, where liveness words are wanted of forward, none that does
+ * not write them; NULL: one may.  A static sentence. */
+const char *sp_gpu_refusal(const sp_attention *problem, sp_attention_pass pass, bool writes_liveness);
+
 /* Whether the row computes this pass of the problem; if not, *why is a static sentence. */
 bool sp_sm80_accepts(const sp_attention *problem, sp_attention_pass pass, const char **why);
 

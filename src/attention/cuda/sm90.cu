@@ -28,6 +28,7 @@ static const char *refusal_of_problem(const sp_attention *problem, sp_attention_
     if (problem->q.shape[3] > 128 || problem->v.shape[3] > 128) return "heads are wider than 128 channels";
     if (problem->normalizer == SP_NORMALIZER_RECTIFIED) return "rectified is not among its normalizers";
     if (problem->normalizer == SP_NORMALIZER_SOFTPICK && problem->lambda != 1) return "lambda is not 1";
+    if (problem->liveness) return "it writes no liveness words";
     if (sp_problem_wants_statistics(problem)) return "statistics are wanted";
     if (sp_tensor_count(&problem->k) == 0 || sp_tensor_count(&problem->v) == 0) return "there are no keys";
     if (!strides_fit(&problem->q) || !strides_fit(&problem->k) || !strides_fit(&problem->v))
@@ -36,8 +37,8 @@ static const char *refusal_of_problem(const sp_attention *problem, sp_attention_
 }
 
 extern "C" bool sp_sm90_accepts(const sp_attention *problem, sp_attention_pass pass, const char **why) {
-    if (!sp_sm80_accepts(problem, pass, why)) return false; /* what holds for all GPUs */
-    const char *reason = refusal_of_problem(problem, pass);
+    const char *reason = sp_gpu_refusal(problem, pass, true);
+    if (!reason) reason = refusal_of_problem(problem, pass);
     *why = reason ? reason : "";
     return !reason;
 }
