@@ -638,6 +638,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     __device__ __forceinline__ void finish_tile(const hopper_block &block, const hopper_walk &at, bool first) {
         float dq[PASS_SCORES];
         publish_to_engines();
+        role_sleep();
         asm volatile("bar.sync 1, %0;" ::"n"(shape::GROUPS * GROUP_THREADS) : "memory");
         products_begin();
         queue_dq(dq);

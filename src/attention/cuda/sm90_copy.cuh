@@ -8,6 +8,24 @@
 #include <cuda.h>
 #include <stdint.h>
 
+/* ---- time that passes ----------------------------------------------------------------------------------------------- */
+
+/* Stands wherever threads wait for others or tell them something.  In builds with SOFTPICK_CUDA_SLEEPS the thread sleeps
+ * there for a random time, some warps for longer ones each millisecond, so that tests meet orders of events that are rare
+ * otherwise; in all others it is nothing. */
+__device__ __forceinline__ void role_sleep() {
+#ifdef SP_CUDA_SLEEPS
+    uint64_t now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    uint32_t warp = blockIdx.x * 16 + threadIdx.x / 32;
+    uint32_t chance = ((uint32_t)clock() ^ warp * 0x9E3779B9u) * 0x85EBCA6Bu >> 8;
+    uint32_t mood = ((uint32_t)(now >> 20) + warp) * 0xC2B2AE35u >> 29; /* one warp in eight is a slow one */
+    uint32_t nanoseconds = chance & (mood ? 0xff : 0x7ff);
+    if ((chance >> 11 & 31) == 0) nanoseconds <<= 5;
+    asm volatile("nanosleep.u32 %0;" ::"r"(nanoseconds) : "memory");
+#endif
+}
+
 /* ---- barriers ----------------------------------------------------------------------------------------------------- */
 
 /* A phase of the barrier is over when `count` arrivals and all bytes expected in it are there. */
@@ -21,11 +39,13 @@ __device__ __forceinline__ void barriers_publish() {
 }
 
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
+    role_sleep();
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 /* Arrives, and makes the phase last until so many more bytes have been copied. */
 __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, int bytes) {
+    role_sleep();
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
@@ -44,6 +64,7 @@ __device__ __forceinline__ bool barrier_try(uint32_t barrier, uint32_t parity) {
 
 /* Waits until the phase of that parity is over; the phase before the first counts as one of parity 1 that is over. */
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
+    role_sleep();
     while (!barrier_try(barrier, parity)) {
     }
 }

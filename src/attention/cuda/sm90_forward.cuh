@@ -257,15 +257,18 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
 
     /* Groups queue their products in turn: 1, 2, .., 1, 2, .. */
     __device__ __forceinline__ void turn_wait() {
+        role_sleep();
         asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(2 * GROUP_THREADS) : "memory");
     }
     __device__ __forceinline__ void turn_pass() {
+        role_sleep();
         int next = group + 1 == shape::GROUPS ? 0 : group + 1;
         asm volatile("bar.arrive %0, %1;" ::"r"(1 + next), "n"(2 * GROUP_THREADS) : "memory");
     }
 
     /* Until all threads of the group are here. */
     __device__ __forceinline__ void group_wait() {
+        role_sleep();
         asm volatile("bar.sync %0, %1;" ::"r"(1 + shape::GROUPS + group), "n"((int)GROUP_THREADS) : "memory");
     }
 
