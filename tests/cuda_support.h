@@ -129,7 +129,7 @@ typedef struct cuda_array {
     bool output;
 } cuda_array;
 
-enum { CUDA_ARRAYS = 10 };
+enum { CUDA_ARRAYS = 11 };
 
 static inline void cuda_arrays(cuda_case *c, cuda_array arrays[CUDA_ARRAYS]) {
     sp_attention *d = &c->problem;
@@ -146,6 +146,7 @@ static inline void cuda_arrays(cuda_case *c, cuda_array arrays[CUDA_ARRAYS]) {
         {h->statistics.entropy, (void **)&d->statistics.entropy, 4 * rows, true},
         {h->statistics.highest, (void **)&d->statistics.highest, 4 * rows, true},
         {h->statistics.zeros, (void **)&d->statistics.zeros, 8 * rows, true},
+        {h->liveness, (void **)&d->liveness, 4 * c->host->n_liveness, true},
     };
     memcpy(arrays, all, sizeof all);
 }

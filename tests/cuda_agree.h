@@ -1,0 +1,110 @@
+/* Whether a pass on a GPU and the definition agree on a case: within bounds for sums of random numbers, or within twice the
+ * error of plain loops that round as the kernels do. */
+#ifndef SP_TESTS_CUDA_AGREE_H
+#define SP_TESTS_CUDA_AGREE_H
+
+#include "attention_plain.h"
+#include "cuda_support.h"
+
+/* A case by the definition and by plain loops, forward and backward or decode. */
+typedef struct cuda_truth {
+    attention_case exact, plain;
+    bool alike; /* scores of a row are, so that roundings of its weights do not cancel */
+} cuda_truth;
+
+/* Changes the inputs of a case. */
+typedef void (*cuda_change)(attention_case *c, const void *user);
+
+/* Threads may call this side by side.  With `forward_alone` nothing is known of gradients. */
+static inline void cuda_truth_open(cuda_truth *truth, const attention_shape *shape, cuda_change change,
+                                   const void *user, bool decode, bool forward_alone) {
+    case_open(&truth->exact, shape), case_open(&truth->plain, shape);
+    if (change) change(&truth->exact, user), change(&truth->plain, user);
+    cuda_expect(decode ? sp_attention_define_decode(&truth->exact.problem)
+                       : sp_attention_define_forward(&truth->exact.problem));
+    plain_forward(&truth->plain.problem, true);
+    if (decode || forward_alone) return;
+    cuda_expect(sp_attention_define_backward(&truth->exact.problem));
+    plain_backward(&truth->plain.problem, true);
+}
+
+static inline void cuda_truth_close(cuda_truth *truth) { case_close(&truth->exact), case_close(&truth->plain); }
+
+typedef struct cuda_error {
+    double norm, worst; /* of the differences; infinite where one is NaN and the other is not */
+    double size, largest;
+} cuda_error;
+
+static inline cuda_error cuda_measure(const sp_tensor *truth, const sp_tensor *result) {
+    double *a = case_numbers(truth), *b = case_numbers(result);
+    cuda_error error = {0};
+    for (int64_t i = 0; i < sp_tensor_count(truth); i++) {
+        bool same = a[i] == b[i] || (isnan(a[i]) && isnan(b[i]));
+        double e = same ? 0 : fabs(a[i] - b[i]);
+        if (isnan(e)) e = INFINITY;
+        error.norm += e * e;
+        error.worst = fmax(error.worst, e);
+        if (isfinite(a[i])) error.size += a[i] * a[i], error.largest = fmax(error.largest, fabs(a[i]));
+    }
+    free(a), free(b);
+    error.norm = sqrt(error.norm), error.size = sqrt(error.size);
+    return error;
+}
+
+/* Largest number of a tensor. */
+static inline double cuda_largest(const sp_tensor *tensor) { return cuda_measure(tensor, tensor).largest; }
+
+/* The size of the terms that an element of gradient i is a sum of, and that may cancel. */
+static inline double cuda_terms(const sp_attention *problem, int i) {
+    const sp_tensor *q = &problem->q, *k = &problem->k;
+    double group = (double)q->shape[2] / fmax(1, (double)k->shape[2]), queries = sqrt((double)q->shape[1] * group);
+    double scale = fabs(sp_problem_scale(problem));
+    switch (i) {
+    case 5: return fmax(1, scale * cuda_largest(k));
+    case 6: return fmax(1, scale * cuda_largest(q) * queries);
+    case 7: return fmax(1, queries);
+    default: return 1;
+    }
+}
+
+/* Tensor i of the case; what: told when it does not agree. */
+static inline bool cuda_near(const char *what, const cuda_truth *truth, const attention_case *ours, int i) {
+    static const char *const names[] = {"q", "k", "v", "out", "dout", "dq", "dk", "dv"};
+    static const double bounds[] = {0, 0, 0, 4e-3, 0, 1e-2, 1e-2, 6e-3};
+    double bound = bounds[i] / (ours->problem.q.dtype == SP_DTYPE_F16 ? 5 : 1) * (truth->alike ? 2 : 1);
+    cuda_error error = cuda_measure(truth->exact.tensors[i], ours->tensors[i]);
+    cuda_error plain = cuda_measure(truth->exact.tensors[i], truth->plain.tensors[i]);
+    double least = 1e-5 * cuda_terms(&truth->exact.problem, i), n = (double)sp_tensor_count(ours->tensors[i]);
+    double norm = fmax(bound * error.size, 2 * plain.norm) + fmax(least / 10 * sqrt(n), 1e-5);
+    double worst = fmax(8 * bound * error.largest, 2 * plain.worst) + least;
+    if (error.norm <= norm && error.worst <= worst) return true;
+    print_message("%s: %s: error %.3g of %.3g (allowed %.3g), worst %.3g of %.3g (allowed %.3g)\n", what, names[i],
+                  error.norm, error.size, norm, error.worst, error.largest, worst);
+    return false;
+}
+
+static inline bool cuda_near_forward(const char *what, const cuda_truth *truth, const attention_case *ours) {
+    bool near = cuda_near(what, truth, ours, 3);
+    for (int64_t i = 0; i < ours->n_lse; i++) {
+        float wanted = truth->exact.lse[i], found = ours->lse[i];
+        if (wanted == found || (isnan(wanted) && isnan(found))) continue;
+        if (fabs((double)wanted - (double)found) <= 1e-3 + 1e-6 * fabs((double)wanted)) continue;
+        print_message("%s: lse[%lld] is %g, not %g\n", what, (long long)i, (double)found, (double)wanted);
+        return false;
+    }
+    return near;
+}
+
+static inline bool cuda_near_backward(const char *what, const cuda_truth *truth, const attention_case *ours) {
+    bool near = true;
+    for (int i = 5; i < 8; i++) near = cuda_near(what, truth, ours, i) && near;
+    return near;
+}
+
+/* What backward reads: outputs and log denominators of the definition. */
+static inline void cuda_take_forward(attention_case *ours, const cuda_truth *truth) {
+    memcpy(ours->blocks[3], truth->exact.blocks[3], (size_t)ours->block_bytes[3]);
+    memcpy(ours->lse, truth->exact.lse, (size_t)ours->n_lse * sizeof *ours->lse);
+}
+
+#endif
