@@ -170,11 +170,11 @@ template <typename shape> struct hopper_backward_rings {
     }
     __device__ __forceinline__ void begin() {
         stage.begin(shape::WARPS);
-        item.begin(shape::WARPS + 2);
+        item.begin(shape::WARPS, 2);
         keys.begin(shape::WARPS);
         ds.begin(shape::WARPS);
-        next.begin(1);
-        barrier_begin(dq.full(0), shape::WARPS);
+        next.begin(0, 1);
+        barrier_begin(dq.full(0), shape::WARPS * WARP_ARRIVALS);
         barrier_begin(dq.empty(0), 1);
         barriers_publish();
     }
@@ -384,9 +384,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         : task(job.task), rings(shared_address(memory)), shared(memory), group(number), place_before(0),
           scale(job.task.scale * LOG2_E) {}
 
-    __device__ __forceinline__ void arrive(uint32_t barrier) {
-        if (threadIdx.x % LANES == 0) barrier_arrive(barrier);
-    }
+    __device__ __forceinline__ void arrive(uint32_t barrier) { barrier_arrive_warp(barrier); }
     __device__ __forceinline__ int warp() { return threadIdx.x % GROUP_THREADS / LANES; }
     /* This lane's keys within the block are this and the one 8 further. */
     __device__ __forceinline__ int own_key() { return group * GROUP_KEYS + warp() * 16 + threadIdx.x % LANES / 4; }

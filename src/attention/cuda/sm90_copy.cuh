@@ -43,6 +43,18 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+/* One lane arrives for its warp, after __syncwarp() where the others have read or written what the barrier guards.  In builds
+ * with SOFTPICK_CUDA_EVERY_LANE all of them do: racecheck does not see that __syncwarp() puts the others' accesses before
+ * the arrival. */
+#ifdef SP_CUDA_EVERY_LANE
+enum { WARP_ARRIVALS = 32 };
+#else
+enum { WARP_ARRIVALS = 1 };
+#endif
+__device__ __forceinline__ void barrier_arrive_warp(uint32_t barrier) {
+    if (threadIdx.x % 32 < WARP_ARRIVALS) barrier_arrive(barrier);
+}
+
 /* Arrives, and makes the phase last until so many more bytes have been copied. */
 __device__ __forceinline__ void barrier_arrive_expecting(uint32_t barrier, int bytes) {
     role_sleep();
@@ -84,9 +96,11 @@ template <int N> struct ring_place {
 template <int N> struct ring_barriers {
     uint32_t address;
 
-    __device__ __forceinline__ void begin(int n_consumers) {
+    /* Consumers are warps, and threads that are alone. */
+    __device__ __forceinline__ void begin(int n_warps, int n_threads = 0) {
         for (int i = 0; i < N; i++)
-            barrier_begin(address + 8 * i, 1), barrier_begin(address + 8 * (N + i), n_consumers);
+            barrier_begin(address + 8 * i, 1),
+                barrier_begin(address + 8 * (N + i), n_warps * WARP_ARRIVALS + n_threads);
     }
     __device__ __forceinline__ uint32_t full(int i) { return address + 8 * i; }
     __device__ __forceinline__ uint32_t empty(int i) { return address + 8 * (N + i); }

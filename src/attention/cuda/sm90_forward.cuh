@@ -241,9 +241,7 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         products_commit();
     }
 
-    __device__ __forceinline__ void arrive(uint32_t barrier) {
-        if (threadIdx.x % LANES == 0) barrier_arrive(barrier);
-    }
+    __device__ __forceinline__ void arrive(uint32_t barrier) { barrier_arrive_warp(barrier); }
     /* After the scores of a block, the last that needs the queries or not. */
     __device__ __forceinline__ void release_keys(bool last) {
         arrive(rings.k.empty(k_place.index));
