@@ -21,7 +21,7 @@ expect 2 bench
 says err "Usage: softpick bench NAME"
 expect 2 bench atention
 says err '"atention" is not a benchmark'
-for name in attention train; do
+for name in attention train capture; do
     expect 0 bench "$name" --help
     says out "Usage: softpick bench $name"
 done
@@ -45,6 +45,16 @@ expect 2 bench attention --lambda nan
 says err '--lambda: "nan"'
 expect 2 bench attention shape
 says err '"shape": no argument is expected'
+expect 2 bench attention --device gpu
+says err '--device: "gpu" is not cpu, cuda (the first GPU) or cuda:N'
+expect 2 bench attention --device cuda --threads 2
+says err "--threads: of the CPU alone"
+expect 1 bench attention --device cuda:9999
+says err "CUDA device 9999 was asked for"
+one_line
+expect 3 bench attention --pattern captured=nowhere.safetensors
+says err "nowhere.safetensors: "
+one_line
 
 # training steps
 expect 2 bench train --preset paper
@@ -124,6 +134,27 @@ python3 check.py 2>err || wrong "the JSON document is not as expected"
         --pattern keys=0 --json
     json 'len(cases) == 1 and cases[0]["page_size"] == 64 and cases[0]["length"] == 3 and cases[0]["zeros"] == 1'
     json 'd["decode_gb_per_s"] > 0 and d["read"][0]["gb_per_s"] > 0'
+}
+
+# a layer of a model as the pattern
+awk 'BEGIN { for (i = 0; i < 3000; i++) printf "line %d says the %d and the %d%s", i, i % 7, i * i % 11, ".\n" }' >text.txt
+expect 0 tokenize --text text.txt --out shards --vocabulary 300
+expect 0 train --data shards --out run --layers 2 --heads 4 --kv-heads 2 --width 64 --batch 4 --length 64 --steps 3
+expect 2 bench capture run
+says err "--data is missing"
+expect 2 bench capture run --data shards --out layer --layer 2
+says err "--layer: 2, the model has layers 0 to 1"
+expect 2 bench capture run --data shards --out layer --batch 99
+says err "--batch: shards has "
+expect 3 bench capture nowhere --data shards --out layer
+expect 0 bench capture run --data shards --out layer --layer 1 --batch 2 --length 70
+says out "layer: layer 1, q (2,70,4,16), 2 key heads, bf16, softpick"
+# shellcheck disable=SC2086
+{
+    expect 0 bench attention $small --dtype f32 --passes forward,backward --pattern captured=layer --json
+    json 'all(c["pattern"] == "captured=layer" and 0.2 < c["zeros"] < 0.8 for c in cases) and len(cases) == 2'
+    expect 2 bench attention $small --dtype f32 --passes decode --pattern captured=layer --key-length 71
+    says err "layer: its sequences have 70 tokens, 71 were asked for"
 }
 
 # the table of two programs: a peer that takes three times as long

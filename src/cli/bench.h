@@ -7,6 +7,7 @@
 /* One benchmark each; argv[0] is "softpick bench NAME".  Returns the exit code. */
 int bench_train(int argc, char **argv);
 int bench_attention(int argc, char **argv);
+int bench_capture(int argc, char **argv);
 
 double bench_wall_seconds(void);
 /* Processor time of the calling thread: what other programs do not add to. */

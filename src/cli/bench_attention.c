@@ -1,7 +1,8 @@
 /* softpick bench attention: the passes of attention, each variant held against the definition, then timed.
  *
  * An option may list several values; every combination is a row of the table.  Rows of the same tensors share them.  All
- * rows, the matrix products and the reads of memory take turns, so that what else the machine does falls on all alike. */
+ * rows, the matrix products and the reads of memory take turns, so that what else the machine does falls on all alike.
+ * On a GPU tensors and workspace lie there, and bench_turn.c times. */
 #define _GNU_SOURCE /* setenv */
 #include "cli/bench_attention.h"
 
@@ -13,6 +14,7 @@
 #include "base/memory.h"
 #include "cli/bench_gate.h"
 #include "cli/cli.h"
+#include "cli/placement.h"
 #include "softpick/device.h"
 
 enum { LIST_MAX = 16, N_ROUNDS = 5 };
@@ -24,9 +26,10 @@ typedef struct list {
 } list;
 
 typedef struct attention_options {
+    int32_t device;
     int64_t B, H, Hkv, Dv, S, n_queries, page_size, window; /* Hkv, Dv, S 0: by the others */
     double lambda, seconds;
-    bool full, compute_dead, json;
+    bool full, compute_dead, any_order, no_liveness, json;
     list D, T, dtypes, passes, normalizers, patterns, threads, variants;
     bench_pattern pattern_at[LIST_MAX];
     const char *variant_at[LIST_MAX]; /* NULL: the chosen one */
@@ -52,7 +55,10 @@ enum {
     KEY_DTYPE,
     KEY_PATTERN,
     KEY_COMPUTE_DEAD,
+    KEY_NO_LIVENESS,
+    KEY_ANY_ORDER,
     KEY_SEED,
+    KEY_DEVICE,
     KEY_PASSES,
     KEY_VARIANT,
     KEY_THREADS,
@@ -62,18 +68,18 @@ enum {
 
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "Problem (a list LIST is values with commas between them: each makes a row):", 1},
-    {"batch", KEY_BATCH, "B", 0, "sequences (default 1)", 1},
-    {"heads", KEY_HEADS, "H", 0, "query heads (default 8)", 1},
+    {"batch", KEY_BATCH, "B", 0, "sequences (default 1; on a GPU 4)", 1},
+    {"heads", KEY_HEADS, "H", 0, "query heads (default 8; on a GPU 32)", 1},
     {"kv-heads", KEY_KV_HEADS, "N", 0, "key/value heads (default: as many)", 1},
     {"head-dim", KEY_HEAD_DIM, "LIST", 0, "channels of a query and a key (default 64,128)", 1},
     {"value-dim", KEY_VALUE_DIM, "N", 0, "channels of a value (default: as many)", 1},
-    {"length", KEY_LENGTH, "LIST", 0, "queries of forward and backward (default 2048)", 1},
+    {"length", KEY_LENGTH, "LIST", 0, "queries of forward and backward (default 2048; on a GPU 4096)", 1},
     {"key-length", KEY_KEY_LENGTH, "N", 0, "keys (default: as many as queries; of decode 65536)", 1},
     {"queries", KEY_QUERIES, "N", 0, "queries of decode (default 1)", 1},
     {"page-size", KEY_PAGE_SIZE, "N", 0, "decode from pages of N keys in random order (default: one after another)", 1},
     {"no-causal", KEY_NO_CAUSAL, NULL, 0, "every query sees every key", 1},
     {"window", KEY_WINDOW, "N", 0, "keys that a query sees at most (default: all)", 1},
-    {"dtype", KEY_DTYPE, "LIST", 0, "of f32, bf16, f16, or all (default f32,bf16)", 1},
+    {"dtype", KEY_DTYPE, "LIST", 0, "of f32, bf16, f16, or all (default f32,bf16; on a GPU bf16)", 1},
     {"attention", KEY_ATTENTION, "LIST", 0,
      "of softpick, softmax, softmax_plus_one, softmax_sink, rectified, or all (default softpick)", 1},
     {"lambda", KEY_LAMBDA, "X", 0, "weight of the negative part in softpick (default 1)", 1},
@@ -81,16 +87,20 @@ static const struct argp_option options[] = {
     {"pattern", KEY_PATTERN, "LIST", 0,
      "dense: normal scores, half of them positive; slabs=F: share F of the slabs of 64 queries x 16 keys is dead; "
      "keys=F: share F of the keys lives, for every query the same; zeros=F: share F of the scores is not positive, "
-     "scattered (default dense)",
+     "scattered; captured=FILE: q, k and v of a model, as softpick bench capture writes them (default dense)",
      2},
     {"compute-dead", KEY_COMPUTE_DEAD, NULL, 0, "compute also what zeros let a variant leave out", 2},
+    {"no-liveness", KEY_NO_LIVENESS, NULL, 0,
+     "without liveness words (default: forward writes and backward reads them where the variant takes them)", 2},
+    {"any-order", KEY_ANY_ORDER, NULL, 0, "backward may add the shares of dq in any order", 2},
     {"seed", KEY_SEED, "N", 0, "of the random numbers (default 1)", 2},
     {NULL, 0, NULL, 0, "Run:", 3},
+    {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 3},
     {"passes", KEY_PASSES, "LIST", 0, "of forward, backward, decode (default: all three)", 3},
     {"variant", KEY_VARIANT, "LIST", 0,
      "names of rows that softpick info lists, or all (default: the one the library chooses)", 3},
-    {"threads", KEY_THREADS, "LIST", 0, "0: as many as processors (default 0)", 3},
-    {"seconds", KEY_SECONDS, "X", 0, "time to measure each row (default 0.5; 0: one call)", 3},
+    {"threads", KEY_THREADS, "LIST", 0, "of the CPU; 0: as many as processors (default 0)", 3},
+    {"seconds", KEY_SECONDS, "X", 0, "time to measure each row (default 0.5, on a GPU 30 calls; 0: one call)", 3},
     {"json", KEY_JSON, NULL, 0, "print one JSON document", 3},
     {0},
 };
@@ -162,17 +172,21 @@ static void add_words(struct argp_state *state, attention_options *o, int key, c
 }
 
 static void complete(struct argp_state *state, attention_options *o) {
+    const bool gpu = o->device != 0;
+    if (o->B == 0) o->B = gpu ? 4 : 1;
+    if (o->H == 0) o->H = gpu ? 32 : 8;
     if (o->Hkv == 0) o->Hkv = o->H;
     if (o->H % o->Hkv != 0)
         argp_error(state, "--heads: %lld is not a multiple of --kv-heads %lld", (long long)o->H, (long long)o->Hkv);
+    if (gpu && o->threads.n > 0) argp_error(state, "--threads: of the CPU alone, not of --device cuda");
     for (int i = 0; i < o->variants.n; i++) o->variant_at[i] = variant_name((int)o->variants.at[i]);
     if (o->variants.n == 0) o->variant_at[0] = getenv("SP_ATTENTION");
     const struct {
         list *l;
         list standard;
     } lists[] = {{&o->D, {{64, 128}, 2}},
-                 {&o->T, {{2048}, 1}},
-                 {&o->dtypes, {{SP_DTYPE_F32, SP_DTYPE_BF16}, 2}},
+                 {&o->T, {{gpu ? 4096 : 2048}, 1}},
+                 {&o->dtypes, {{gpu ? SP_DTYPE_BF16 : SP_DTYPE_F32, SP_DTYPE_BF16}, gpu ? 1 : 2}},
                  {&o->normalizers, {{SP_NORMALIZER_SOFTPICK}, 1}},
                  {&o->passes, {{SP_ATTENTION_FORWARD, SP_ATTENTION_BACKWARD, SP_ATTENTION_DECODE}, 3}},
                  {&o->patterns, {{0}, 1}},
@@ -198,6 +212,9 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
     case KEY_WINDOW: o->window = cli_count(state, "--window", text, 1, 1 << 24); break;
     case KEY_LAMBDA: o->lambda = cli_number(state, "--lambda", text, 0, 1e6); break;
     case KEY_COMPUTE_DEAD: o->compute_dead = true; break;
+    case KEY_NO_LIVENESS: o->no_liveness = true; break;
+    case KEY_ANY_ORDER: o->any_order = true; break;
+    case KEY_DEVICE: o->device = cli_device(state, "--device", text); break;
     case KEY_SEED: o->seed = (uint64_t)cli_count(state, "--seed", text, 0, INT64_MAX); break;
     case KEY_SECONDS: o->seconds = cli_number(state, "--seconds", text, 0, 1e5); break;
     case KEY_JSON: o->json = true; break;
@@ -221,7 +238,7 @@ static error_t parse_option(int key, char *text, struct argp_state *state) {
 static bool same_tensors(const bench_shape *a, const bench_shape *b) {
     return a->T == b->T && a->S == b->S && a->D == b->D && a->Dv == b->Dv && a->dtype == b->dtype &&
            a->page_size == b->page_size && a->pattern.kind == b->pattern.kind && a->pattern.share == b->pattern.share &&
-           a->gradients == b->gradients;
+           a->pattern.file == b->pattern.file && a->gradients == b->gradients;
 }
 
 static sp_status find_problem(bench_problem **out, bench_run *run, const bench_shape *shape, uint64_t seed) {
@@ -233,7 +250,7 @@ static sp_status find_problem(bench_problem **out, bench_run *run, const bench_s
     void *memory;
     SP_TRY(sp_allocate(&memory, (int64_t)sizeof **out, "a problem"));
     run->problems[run->n_problems++] = *out = memory;
-    return bench_problem_open(*out, shape, seed);
+    return bench_problem_open(*out, run->device, shape, seed);
 }
 
 /* One value of each list. */
@@ -242,7 +259,7 @@ typedef struct choice {
 } choice;
 
 /* The i-th combination; the last list turns fastest. */
-static choice choose(const attention_options *o, int64_t i) {
+static choice choice_at(const attention_options *o, int64_t i) {
     choice c;
     const struct {
         const list *l;
@@ -299,20 +316,31 @@ static sp_attention problem_of(const bench_row *row) {
     return bench_problem_of(row->problem, &row->options, row->pass);
 }
 
-/* Names the variant, or keeps its reason for refusing.  Backward needs forward as well. */
-static sp_status choose_variant(bench_row *row) {
+/* The variant that runs all that the pass needs, backward forward as well: its last name. */
+static sp_status choose(const bench_row *row, const char **name) {
     sp_attention problem = problem_of(row);
-    const char *name;
-    sp_status status = SP_OK;
     force_variant(row->wanted);
-    if (row->pass == SP_ATTENTION_BACKWARD) status = sp_attention_choose(&problem, SP_ATTENTION_FORWARD, &name);
-    if (status == SP_OK) status = sp_attention_choose(&problem, row->pass, &name);
+    if (row->pass == SP_ATTENTION_BACKWARD) SP_TRY(sp_attention_choose(&problem, SP_ATTENTION_FORWARD, name));
+    return sp_attention_choose(&problem, row->pass, name);
+}
+
+/* Names the variant, or keeps its reason for refusing.  It gets liveness words if it takes them. */
+static sp_status choose_variant(bench_row *row) {
+    const bool wanted = row->options.liveness;
+    const char *name, *with_words;
+    row->options.liveness = false;
+    sp_status status = choose(row, &name);
     if (status == SP_UNSUPPORTED) {
         snprintf(row->refusal, sizeof row->refusal, "%s", sp_last_message());
         return SP_OK;
     }
-    row->variant = status == SP_OK ? name : NULL;
-    return status;
+    SP_TRY(status);
+    row->variant = name;
+    if (!wanted || row->pass == SP_ATTENTION_DECODE) return SP_OK;
+    row->options.liveness = true;
+    status = choose(row, &with_words);
+    if (status != SP_OK || strcmp(with_words, name) != 0) row->options.liveness = false;
+    return status == SP_UNSUPPORTED ? SP_OK : status;
 }
 
 static sp_status open_row(bench_row *row, bench_run *run, const attention_options *o, const choice *c) {
@@ -320,12 +348,13 @@ static sp_status open_row(bench_row *row, bench_run *run, const attention_option
     row->pass = (sp_attention_pass)o->passes.at[c->pass];
     row->wanted = o->variant_at[c->variant];
     row->n_threads = (int)o->threads.at[c->threads];
-    sp_attention_init(&row->options);
-    row->options.normalizer = (sp_normalizer)o->normalizers.at[c->normalizer];
-    row->options.lambda = (float)o->lambda;
-    row->options.causal = !o->full;
-    row->options.window = o->window;
-    row->options.compute_dead = o->compute_dead;
+    row->options = (bench_options){.normalizer = (sp_normalizer)o->normalizers.at[c->normalizer],
+                                   .lambda = (float)o->lambda,
+                                   .causal = !o->full,
+                                   .window = o->window,
+                                   .compute_dead = o->compute_dead,
+                                   .any_order = o->any_order,
+                                   .liveness = !o->no_liveness};
     SP_TRY(find_problem(&row->problem, run, &shape, o->seed));
     return choose_variant(row);
 }
@@ -338,7 +367,7 @@ static sp_status open_rows(bench_run *run, const attention_options *o) {
     SP_TRY(sp_allocate(&problems, n * (int64_t)sizeof *run->problems, "the rows of a benchmark"));
     run->problems = problems;
     for (int64_t i = 0; i < n; i++) {
-        choice c = choose(o, i);
+        choice c = choice_at(o, i);
         if (o->passes.at[c.pass] == SP_ATTENTION_DECODE && c.T > 0) continue; /* the lengths are not its own */
         SP_TRY(open_row(&run->rows[run->n_rows++], run, o, &c));
     }
@@ -347,19 +376,30 @@ static sp_status open_rows(bench_run *run, const attention_options *o) {
     return SP_OK;
 }
 
+/* No product: a library that is not there. */
+static sp_status open_matmul(bench_run *run, sp_dtype dtype, int n_threads) {
+    const char *name;
+    bench_matmul *matmul = &run->matmuls[run->n_matmuls];
+    sp_status status = bench_matmul_open(matmul, run->device, dtype, n_threads, &name);
+    if (status == SP_OK && name) {
+        run->matmul_name = name;
+        run->n_matmuls++;
+        return SP_OK;
+    }
+    bench_matmul_close(matmul);
+    return status == SP_UNSUPPORTED ? SP_OK : status;
+}
+
 static sp_status open_scale(bench_run *run, const attention_options *o) {
     static const sp_dtype dtypes[] = {SP_DTYPE_F32, SP_DTYPE_BF16};
-    run->fma_gflops = bench_fma_gflops();
+    if (o->device) {
+        SP_TRY(bench_turns_open(&run->turns, run->device, o->seconds == 0));
+        SP_TRY(bench_copy_open(&run->copy, run->device));
+    } else
+        run->fma_gflops = bench_fma_gflops();
     for (int i = 0; i < o->threads.n; i++) {
-        for (int d = 0; d < 2; d++) {
-            const char *name;
-            bench_matmul *matmul = &run->matmuls[run->n_matmuls];
-            SP_TRY(bench_matmul_open(matmul, dtypes[d], (int)o->threads.at[i], &name));
-            if (!name) continue;
-            run->matmul_name = name;
-            run->n_matmuls++;
-        }
-        if (list_has(&o->passes, SP_ATTENTION_DECODE))
+        for (int d = 0; d < 2; d++) SP_TRY(open_matmul(run, dtypes[d], (int)o->threads.at[i]));
+        if (!o->device && list_has(&o->passes, SP_ATTENTION_DECODE))
             SP_TRY(bench_read_open(&run->reads[run->n_reads++], (int)o->threads.at[i]));
     }
     return SP_OK;
@@ -374,6 +414,9 @@ static void close_run(bench_run *run) {
         bench_matmul_close(&run->matmuls[i]);
         bench_read_close(&run->reads[i]);
     }
+    bench_copy_close(&run->copy);
+    bench_turns_close(&run->turns);
+    sp_device_close(run->device);
     free(run->problems);
     free(run->rows);
 }
@@ -387,7 +430,8 @@ static sp_status pass_gates(const bench_run *run, uint64_t seed) {
         const bench_row *row = &run->rows[i];
         if (!row->variant) continue;
         force_variant(row->wanted);
-        sp_status status = bench_gate(&row->problem->shape, &row->options, row->pass, row->n_threads, seed);
+        sp_status status =
+            bench_gate(run->device, &row->problem->shape, &row->options, row->pass, row->n_threads, seed);
         if (status != SP_INTERNAL) {
             SP_TRY(status);
             if (cli_progress(NULL, "checking", i + 1, run->n_rows)) return sp_fail(SP_CANCELLED, "interrupted");
@@ -408,12 +452,10 @@ static sp_status count_rows(bench_run *run) {
         bench_row *row = &run->rows[i];
         bool as_before =
             i > 0 && row->problem == row[-1].problem && row->options.normalizer == row[-1].options.normalizer;
-        /* as forward sees it, which can count; the order of pages does not matter */
-        sp_attention problem = bench_problem_of(row->problem, &row->options, SP_ATTENTION_FORWARD);
         if (as_before)
             row->counts = row[-1].counts;
         else
-            SP_TRY(bench_count(&row->counts, &problem));
+            SP_TRY(bench_count(&row->counts, row->problem, &row->options));
     }
     return SP_OK;
 }
@@ -433,40 +475,59 @@ static sp_status open_workspace(void **workspace, int64_t *n_bytes, const bench_
             if (bytes > *n_bytes) *n_bytes = bytes;
         }
     }
-    return sp_allocate(workspace, *n_bytes, "the workspace of a benchmark");
+    return sp_device_allocate(run->device, workspace, *n_bytes, "the workspace of a benchmark");
+}
+
+/* What a row calls, again and again. */
+typedef struct row_call {
+    bench_row *row;
+    sp_attention problem;
+    void *workspace;
+    int64_t n_bytes;
+} row_call;
+
+/* With the next keys and values. */
+static sp_status call_row(void *user) {
+    row_call *c = user;
+    bench_problem_turn(c->row->problem);
+    c->problem.k.data = c->row->problem->problem.k.data;
+    c->problem.v.data = c->row->problem->problem.v.data;
+    return bench_call(&c->problem, c->row->pass, c->workspace, c->n_bytes, c->row->n_threads);
 }
 
 /* Calls as long as this do not need one before them that is not timed. */
 static const double LONG_CALL = 0.1;
 
-/* One of the turns: times for about so many seconds, one at least.  Three are enough where each is longer than all turns
- * should be. */
-static sp_status time_row(bench_row *row, void *workspace, int64_t n_bytes, double seconds) {
-    sp_attention problem = problem_of(row);
+/* Times for about so many seconds, one at least.  Three are enough where each is longer than all turns should be. */
+static sp_status time_on_host(row_call *c, double seconds) {
+    bench_row *row = c->row;
     if (row->times.n >= 3 && row->times.least > N_ROUNDS * seconds) return SP_OK;
-    force_variant(row->wanted);
-    if (row->pass == SP_ATTENTION_BACKWARD) /* rows that share the tensors write other outputs */
-        SP_TRY(bench_call(&problem, SP_ATTENTION_FORWARD, workspace, n_bytes, row->n_threads));
-    if (row->times.n == 0 || row->times.least < LONG_CALL)
-        SP_TRY(bench_call(&problem, row->pass, workspace, n_bytes, row->n_threads));
+    if (row->times.n == 0 || row->times.least < LONG_CALL) SP_TRY(call_row(c));
     double end = bench_wall_seconds() + seconds;
     do {
-        bench_problem_turn(row->problem);
-        problem.k.data = row->problem->problem.k.data;
-        problem.v.data = row->problem->problem.v.data;
         double start = bench_seconds(row->n_threads);
-        SP_TRY(bench_call(&problem, row->pass, workspace, n_bytes, row->n_threads));
+        SP_TRY(call_row(c));
         bench_times_add(&row->times, bench_seconds(row->n_threads) - start);
     } while (bench_wall_seconds() < end);
     return SP_OK;
 }
 
+/* One of the turns. */
+static sp_status time_row(bench_run *run, bench_row *row, void *workspace, int64_t n_bytes, double seconds) {
+    row_call c = {row, problem_of(row), workspace, n_bytes};
+    force_variant(row->wanted);
+    if (row->pass == SP_ATTENTION_BACKWARD) /* rows that share the tensors write other outputs */
+        SP_TRY(bench_call(&c.problem, SP_ATTENTION_FORWARD, workspace, n_bytes, row->n_threads));
+    return run->device->id ? bench_turn(&run->turns, &row->times, call_row, &c) : time_on_host(&c, seconds);
+}
+
 static sp_status time_round(bench_run *run, void *workspace, int64_t n_bytes, double seconds) {
-    for (int i = 0; i < run->n_matmuls; i++) SP_TRY(bench_matmul_time(&run->matmuls[i], seconds));
+    for (int i = 0; i < run->n_matmuls; i++) SP_TRY(bench_matmul_time(&run->matmuls[i], seconds, &run->turns));
     for (int i = 0; i < run->n_reads; i++) SP_TRY(bench_read_time(&run->reads[i], seconds));
+    if (run->copy.memory) SP_TRY(bench_copy_time(&run->copy, &run->turns));
     for (int64_t i = 0; i < run->n_rows; i++) {
         if (cli_interrupted()) return sp_fail(SP_CANCELLED, "interrupted");
-        if (run->rows[i].variant) SP_TRY(time_row(&run->rows[i], workspace, n_bytes, seconds));
+        if (run->rows[i].variant) SP_TRY(time_row(run, &run->rows[i], workspace, n_bytes, seconds));
     }
     return SP_OK;
 }
@@ -476,13 +537,13 @@ static sp_status time_all(bench_run *run, double seconds) {
     int64_t n_bytes;
     sp_status status = SP_OK;
     SP_TRY(open_workspace(&workspace, &n_bytes, run));
-    int n_rounds = seconds > 0 ? N_ROUNDS : 1;
+    int n_rounds = seconds == 0 ? 1 : run->device->id ? BENCH_TURNS : N_ROUNDS;
     for (int round = 0; round < n_rounds; round++) {
         SP_TRY_OR_DONE(time_round(run, workspace, n_bytes, seconds / n_rounds));
         cli_progress(NULL, "timing", round + 1, n_rounds);
     }
 done:
-    free(workspace);
+    sp_device_release(run->device, workspace);
     return status;
 }
 
@@ -493,6 +554,7 @@ static sp_status require_a_variant(const bench_run *run) {
 }
 
 static sp_status run_attention_bench(bench_run *run, const attention_options *o) {
+    SP_TRY(sp_device_open(&run->device, o->device));
     SP_TRY(open_rows(run, o));
     SP_TRY(require_a_variant(run));
     SP_TRY(pass_gates(run, o->seed + 1));
@@ -522,10 +584,11 @@ int bench_attention(int argc, char **argv) {
             "  softpick bench attention\n"
             "  softpick bench attention --dtype bf16 --head-dim 64,128 --length 4096 --threads 1,2\n"
             "  softpick bench attention --passes forward,backward --pattern dense,slabs=0.9 --attention softpick\n"
-            "  softpick bench attention --passes decode --pattern keys=1,keys=0.1 --json\n\n"
+            "  softpick bench attention --passes decode --pattern keys=1,keys=0.1 --json\n"
+            "  softpick bench attention --device cuda --attention softpick,softmax\n\n"
             "Exit status: 0 done, 1 failed or a wrong result, 2 wrong usage.",
     };
-    attention_options o = {.B = 1, .H = 8, .n_queries = 1, .lambda = 1, .seconds = 0.5, .seed = 1};
+    attention_options o = {.n_queries = 1, .lambda = 1, .seconds = 0.5, .seed = 1};
     bench_run run = {0};
     cli_parse(&argp, argc, argv, &o);
     cli_catch_signals();

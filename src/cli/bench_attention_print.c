@@ -1,17 +1,26 @@
 /* What `softpick bench attention` prints: a table, or one JSON document.  docs/bench.md tells how things are counted. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "cli/bench_attention.h"
+#include "cli/placement.h"
 #include "softpick/device.h"
 
 /* ---- rates ------------------------------------------------------------------------------------------------------ */
 
-/* In units of 10^9 a second, by the least time; 0 if the row did not run. */
-static double rate(const bench_row *row, double count) { return row->times.n ? 1e-9 * count / row->times.least : 0; }
+static bool on_gpu(const bench_run *run) { return run->device->id != 0; }
+
+/* The time that rates are counted by: on the CPU, which others use as well, the least one, on a GPU the median. */
+static double seconds_of(const bench_row *row) {
+    return row->problem->device->id ? bench_times_median(&row->times) : row->times.least;
+}
+
+/* In units of 10^9 a second; 0 if the row did not run. */
+static double rate(const bench_row *row, double count) { return row->times.n ? 1e-9 * count / seconds_of(row) : 0; }
 
 /* Multiplications and additions of the products, for each pair: forward S and O; backward S, dP, dQ, dK and dV. */
 static double operations(const bench_row *row) {
@@ -20,7 +29,7 @@ static double operations(const bench_row *row) {
 }
 
 /* Backward gives a dead pair a gradient of its score only by its part of the denominator. */
-static bool dead_scores_have_gradients(const sp_attention *options) {
+static bool dead_scores_have_gradients(const bench_options *options) {
     return options->normalizer == SP_NORMALIZER_SOFTPICK && options->lambda != 0;
 }
 
@@ -52,9 +61,10 @@ static double row_gb_per_s(const bench_row *row) { return rate(row, bytes_moved(
 
 static double share(double part, double whole) { return whole > 0 ? part / whole : 0; }
 
-/* Rate of the product of the row's dtype (of f16: f32) with as many threads; 0 if there is none. */
+/* Rate of the product of the row's dtype (of f16: f32, on a GPU bf16) with as many threads; 0 if there is none. */
 static double matmul_gflops(const bench_run *run, const bench_row *row) {
-    sp_dtype dtype = row->problem->shape.dtype == SP_DTYPE_BF16 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
+    bool bf16 = on_gpu(run) || row->problem->shape.dtype == SP_DTYPE_BF16;
+    sp_dtype dtype = bf16 ? SP_DTYPE_BF16 : SP_DTYPE_F32;
     for (int i = 0; i < run->n_matmuls; i++)
         if (run->matmuls[i].dtype == dtype && run->matmuls[i].n_threads == row->n_threads)
             return bench_matmul_gflops(&run->matmuls[i]);
@@ -69,57 +79,94 @@ static double of_matmul(const bench_run *run, const bench_row *row) {
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
+/* GFLOP/s and GB/s of a CPU, TFLOP/s and TB/s of a GPU. */
+static double shown(const bench_run *run, double rate) { return on_gpu(run) ? 1e-3 * rate : rate; }
+static const char *prefix(const bench_run *run) { return on_gpu(run) ? "T" : "G"; }
+
+/* ", N threads"; of a GPU nothing. */
+static const char *threads_text(char out[32], const bench_run *run, int n_threads) {
+    snprintf(out, 32, on_gpu(run) ? "" : n_threads == 1 ? ", %d thread" : ", %d threads", n_threads);
+    return out;
+}
+
 static void print_scale(const bench_run *run) {
-    printf("%s\n", sp_cpu_model());
+    char text[256];
+    cli_device_describe(text, sizeof text, run->device->id);
+    printf("%s\n", text);
     if (run->fma_gflops > 0) printf("multiply-add of one core, f32: %.1f GFLOP/s\n", run->fma_gflops);
-    for (int i = 0; i < run->n_matmuls; i++)
-        printf("matmul %d x %d x %d, %s, %s, %d thread%s: %.1f GFLOP/s\n", BENCH_MATMUL_N, BENCH_MATMUL_K,
-               BENCH_MATMUL_M, sp_dtype_name(run->matmuls[i].dtype), run->matmul_name, run->matmuls[i].n_threads,
-               run->matmuls[i].n_threads == 1 ? "" : "s", bench_matmul_gflops(&run->matmuls[i]));
+    for (int i = 0; i < run->n_matmuls; i++) {
+        const bench_matmul *m = &run->matmuls[i];
+        printf("matmul %" PRId64 " x %" PRId64 " x %" PRId64 ", %s, %s%s: %.1f %sFLOP/s\n", m->N, m->K, m->M,
+               sp_dtype_name(m->dtype), run->matmul_name, threads_text(text, run, m->n_threads),
+               shown(run, bench_matmul_gflops(m)), prefix(run));
+    }
     for (int i = 0; i < run->n_reads; i++)
-        printf("reading memory, %d thread%s: %.1f GB/s\n", run->reads[i].n_threads,
-               run->reads[i].n_threads == 1 ? "" : "s", bench_read_gb_per_s(&run->reads[i]));
+        printf("reading memory%s: %.1f GB/s\n", threads_text(text, run, run->reads[i].n_threads),
+               bench_read_gb_per_s(&run->reads[i]));
+    if (run->copy.memory)
+        printf("copying memory, read and written: %.2f TB/s\n", shown(run, bench_copy_gb_per_s(&run->copy)));
 }
 
 static void print_mask(const bench_run *run) {
     const bench_shape *s = &run->shape;
-    const sp_attention *options = &run->rows[0].options;
+    const bench_options *options = &run->rows[0].options;
     printf("batch %" PRId64 ", heads %" PRId64 "/%" PRId64 ", %s", s->B, s->H, s->Hkv,
            options->causal ? "causal" : "every key seen");
     if (options->window) printf(", window %" PRId64, options->window);
     if (run->page_size) printf(", decode from pages of %" PRId64 " keys", run->page_size);
     if (options->lambda != 1) printf(", lambda %g", (double)options->lambda);
+    if (options->any_order) printf(", dq in any order");
     puts(options->compute_dead ? ", zeros computed" : "");
+}
+
+/* A dash for what is not known. */
+static void print_number(int width, int decimals, double number) {
+    if (number > 0)
+        printf(" %*.*f", width, decimals, number);
+    else
+        printf(" %*s", width, "-");
+}
+
+static void print_share(double part, double whole) {
+    if (isnan(part))
+        printf(" %6s", "-");
+    else
+        printf(" %5.1f%%", 100 * share(part, whole));
+}
+
+static void print_rates(const bench_run *run, const bench_row *row) {
+    printf("%9.3f %9.3f", 1e3 * row->times.least, 1e3 * bench_times_median(&row->times));
+    print_number(8, 1, shown(run, row_gflops(row)));
+    print_number(8, 1, shown(run, row_executed(row)));
+    print_number(6, 2, of_matmul(run, row));
+    print_number(7, 2, shown(run, row_gb_per_s(row)));
+    print_share(row->counts.dead_blocks, row->counts.blocks);
+    print_share(row->counts.zero_pairs, row->counts.pairs);
+    putchar('\n');
 }
 
 static void print_row(const bench_run *run, const bench_row *row) {
     const bench_shape *s = &row->problem->shape;
-    char pattern[32], width[48];
+    char pattern[32], width[48], threads[16];
     bench_pattern_format(pattern, sizeof pattern, s->pattern);
+    if (s->pattern.kind == BENCH_CAPTURED) *strchr(pattern, '=') = '\0'; /* the file's name may be long */
     snprintf(width, sizeof width, s->D == s->Dv ? "%" PRId64 : "%" PRId64 "/%" PRId64, s->D, s->Dv);
+    snprintf(threads, sizeof threads, on_gpu(run) ? "-" : "%d", row->n_threads);
     printf("%-8s %-5s%-16s %6" PRId64 " %6" PRId64 " %4s %-10s ", sp_attention_pass_name(row->pass),
            sp_dtype_name(s->dtype), sp_normalizer_name(row->options.normalizer), s->T, s->S, width, pattern);
-    printf("%-12s %3d  ", row->variant ? row->variant : row->wanted ? row->wanted : "-", row->n_threads);
-    if (!row->variant) {
-        printf("refused: %s\n", row->refusal);
-        return;
-    }
-    double ratio = of_matmul(run, row);
-    printf("%9.3f %9.3f %8.1f %8.1f ", 1e3 * row->times.least, 1e3 * bench_times_median(&row->times), row_gflops(row),
-           row_executed(row));
-    if (ratio > 0)
-        printf("%6.2f", ratio);
+    printf("%-12s %3s  ", row->variant ? row->variant : row->wanted ? row->wanted : "-", threads);
+    if (row->variant)
+        print_rates(run, row);
     else
-        printf("%6s", "-");
-    printf(" %7.2f %5.1f%% %5.1f%%\n", row_gb_per_s(row), 100 * share(row->counts.dead_blocks, row->counts.blocks),
-           100 * share(row->counts.zero_pairs, row->counts.pairs));
+        printf("refused: %s\n", row->refusal);
 }
 
 void bench_attention_print(const bench_run *run) {
     print_scale(run);
     print_mask(run);
-    puts("\npass     dtype attention            T      S    D pattern    variant      thr         ms    median  "
-         "GFLOP/s executed matmul    GB/s   dead  zeros");
+    printf("\npass     dtype attention            T      S    D pattern    variant      thr         ms    median  "
+           "%sFLOP/s executed matmul    %sB/s   dead  zeros\n",
+           prefix(run), prefix(run));
     for (int64_t i = 0; i < run->n_rows; i++) print_row(run, &run->rows[i]);
 }
 
@@ -127,17 +174,18 @@ void bench_attention_print(const bench_run *run) {
 
 static json_t *describe_row(const bench_run *run, const bench_row *row) {
     const bench_shape *s = &row->problem->shape;
-    const sp_attention *options = &row->options;
-    char pattern[32];
+    const bench_options *options = &row->options;
+    char pattern[4096];
     bench_pattern_format(pattern, sizeof pattern, s->pattern);
-    json_t *json =
-        json_pack("{ss ss ss sI sI sI sI sI sI sI sI sb sI so ss sb si ss?}", "pass", sp_attention_pass_name(row->pass),
-                  "dtype", sp_dtype_name(s->dtype), "attention", sp_normalizer_name(options->normalizer), "batch",
-                  (json_int_t)s->B, "heads", (json_int_t)s->H, "kv_heads", (json_int_t)s->Hkv, "head_dim",
-                  (json_int_t)s->D, "value_dim", (json_int_t)s->Dv, "length", (json_int_t)s->T, "key_length",
-                  (json_int_t)s->S, "page_size", (json_int_t)s->page_size, "causal", options->causal, "window",
-                  (json_int_t)options->window, "lambda", sp_json_number((double)options->lambda), "pattern", pattern,
-                  "compute_dead", options->compute_dead, "threads", row->n_threads, "variant", row->variant);
+    json_t *json = json_pack(
+        "{ss ss ss sI sI sI sI sI sI sI sI sb sI so ss sb sb sb so ss?}", "pass", sp_attention_pass_name(row->pass),
+        "dtype", sp_dtype_name(s->dtype), "attention", sp_normalizer_name(options->normalizer), "batch",
+        (json_int_t)s->B, "heads", (json_int_t)s->H, "kv_heads", (json_int_t)s->Hkv, "head_dim", (json_int_t)s->D,
+        "value_dim", (json_int_t)s->Dv, "length", (json_int_t)s->T, "key_length", (json_int_t)s->S, "page_size",
+        (json_int_t)s->page_size, "causal", options->causal, "window", (json_int_t)options->window, "lambda",
+        sp_json_number((double)options->lambda), "pattern", pattern, "compute_dead", options->compute_dead, "any_order",
+        options->any_order, "liveness", options->liveness, "threads",
+        on_gpu(run) ? json_null() : json_integer(row->n_threads), "variant", row->variant);
     if (!row->variant) {
         json_object_set_new(json, "refused", json_string(row->refusal));
         return json;
@@ -155,18 +203,25 @@ static json_t *describe_row(const bench_run *run, const bench_row *row) {
     return json;
 }
 
+/* null for what was not measured */
+static json_t *rate_or_null(double rate) { return rate > 0 ? sp_json_number(rate) : json_null(); }
+
 static json_t *describe_scale(const bench_run *run) {
+    char device[16], name[256];
     json_t *matmuls = json_array(), *reads = json_array();
     for (int i = 0; i < run->n_matmuls; i++)
-        json_array_append_new(matmuls, json_pack("{ss si so}", "dtype", sp_dtype_name(run->matmuls[i].dtype), "threads",
-                                                 run->matmuls[i].n_threads, "gflops",
-                                                 sp_json_number(bench_matmul_gflops(&run->matmuls[i]))));
+        json_array_append_new(matmuls, json_pack("{ss so so}", "dtype", sp_dtype_name(run->matmuls[i].dtype), "threads",
+                                                 on_gpu(run) ? json_null() : json_integer(run->matmuls[i].n_threads),
+                                                 "gflops", sp_json_number(bench_matmul_gflops(&run->matmuls[i]))));
     for (int i = 0; i < run->n_reads; i++)
         json_array_append_new(reads, json_pack("{si so}", "threads", run->reads[i].n_threads, "gb_per_s",
                                                sp_json_number(bench_read_gb_per_s(&run->reads[i]))));
-    return json_pack("{si ss ss ss so ss? so so}", "schema", 1, "tool", "softpick", "version", sp_version(), "cpu",
-                     sp_cpu_model(), "fma_gflops", run->fma_gflops > 0 ? sp_json_number(run->fma_gflops) : json_null(),
-                     "matmul_by", run->matmul_name, "matmul", matmuls, "read", reads);
+    cli_device_format(device, sizeof device, run->device->id);
+    cli_device_describe(name, sizeof name, run->device->id);
+    return json_pack("{si ss ss ss ss ss so ss? so so so}", "schema", 1, "tool", "softpick", "version", sp_version(),
+                     "cpu", sp_cpu_model(), "device", device, "device_name", name, "fma_gflops",
+                     rate_or_null(run->fma_gflops), "matmul_by", run->matmul_name, "matmul", matmuls, "read", reads,
+                     "copy_gb_per_s", rate_or_null(bench_copy_gb_per_s(&run->copy)));
 }
 
 /* The only row of that pass, NULL if there is none or more than one. */

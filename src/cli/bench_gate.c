@@ -7,22 +7,15 @@
 
 #include "attention/problem.h"
 #include "base/memory.h"
-#include "formats/halves.h"
-
-static double load(const char *row, sp_dtype dtype, int64_t i) {
-    switch (dtype) {
-    case SP_DTYPE_BF16: return (double)sp_bf16_to_f32(((const uint16_t *)(const void *)row)[i]);
-    case SP_DTYPE_F16: return (double)sp_f16_to_f32(((const uint16_t *)(const void *)row)[i]);
-    default: return (double)((const float *)(const void *)row)[i];
-    }
-}
+#include "cli/bench_number.h"
 
 /* ---- comparing -------------------------------------------------------------------------------------------------- */
 
 sp_status bench_compare(const char *what, const sp_tensor *truth, const sp_tensor *result, double bound) {
     double error = 0, size = 0, worst = 0, largest = 0;
     for (int64_t i = 0; i < sp_tensor_count(truth); i++) { /* contiguous */
-        double t = load(truth->data, truth->dtype, i), e = load(result->data, result->dtype, i) - t;
+        double t = (double)bench_load(truth->data, truth->dtype, i);
+        double e = (double)bench_load(result->data, result->dtype, i) - t;
         error += e * e;
         size += t * t;
         worst = fabs(e) <= worst ? worst : fabs(e); /* NaN goes through */
@@ -82,15 +75,26 @@ sp_status bench_call(const sp_attention *problem, sp_attention_pass pass, void *
     }
 }
 
-/* With a workspace full of NaN. */
-static sp_status call_poisoned(const sp_attention *problem, sp_attention_pass pass, int n_threads) {
+static sp_status poison(sp_device *device, void *memory, int64_t n_bytes) {
+    void *poison;
+    SP_TRY(sp_allocate(&poison, n_bytes, "workspace"));
+    memset(poison, 0xff, (size_t)n_bytes);
+    sp_status status = sp_device_upload(device, memory, poison, n_bytes);
+    if (status == SP_OK) status = sp_device_wait(device);
+    free(poison);
+    return status;
+}
+
+/* With a workspace full of NaN; waits. */
+static sp_status call_poisoned(sp_device *device, const sp_attention *problem, sp_attention_pass pass, int n_threads) {
     int64_t n_bytes;
     void *workspace;
     SP_TRY(sp_attention_workspace(problem, pass, n_threads, &n_bytes));
-    SP_TRY(sp_allocate(&workspace, n_bytes, "workspace"));
-    memset(workspace, 0xff, (size_t)n_bytes);
-    sp_status status = bench_call(problem, pass, workspace, n_bytes, n_threads);
-    free(workspace);
+    SP_TRY(sp_device_allocate(device, &workspace, n_bytes, "workspace"));
+    sp_status status = poison(device, workspace, n_bytes);
+    if (status == SP_OK) status = bench_call(problem, pass, workspace, n_bytes, n_threads);
+    if (status == SP_OK) status = sp_device_wait(device);
+    sp_device_release(device, workspace);
     return status;
 }
 
@@ -124,21 +128,28 @@ static sp_status compare_all(const sp_attention *truth, const sp_attention *ours
     return truth->dsink ? bench_compare("dsink", &a, &b, bound) : SP_OK;
 }
 
-sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_attention_pass pass, int n_threads,
-                     uint64_t seed) {
+sp_status bench_gate(sp_device *device, const bench_shape *shape, const bench_options *options, sp_attention_pass pass,
+                     int n_threads, uint64_t seed) {
     sp_status status = SP_OK;
     bench_shape small = smaller(shape, pass);
-    bench_problem memory[2] = {0};
-    sp_attention small_options = *options;
-    for (int i = 0; i < 2; i++) SP_TRY_OR_DONE(bench_problem_open(&memory[i], &small, seed));
+    bench_options small_options = *options;
+    bench_problem truth = {0}, ours = {0}, found = {0};
+    SP_TRY_OR_DONE(bench_problem_open(&truth, sp_device_host(), &small, seed));
+    SP_TRY_OR_DONE(bench_problem_open(&found, sp_device_host(), &small, seed));
+    SP_TRY_OR_DONE(bench_problem_open(&ours, device, &small, seed));
     small_options.window = at_most(options->window, 70); /* it is to cut the smaller problem too */
-    sp_attention truth = bench_problem_of(&memory[0], &small_options, pass);
-    sp_attention ours = bench_problem_of(&memory[1], &small_options, pass);
-    SP_TRY_OR_DONE(define(&truth, pass));
-    if (pass == SP_ATTENTION_BACKWARD) SP_TRY_OR_DONE(call_poisoned(&ours, SP_ATTENTION_FORWARD, n_threads));
-    SP_TRY_OR_DONE(call_poisoned(&ours, pass, n_threads));
-    SP_TRY_OR_DONE(compare_all(&truth, &ours, pass));
+    sp_attention true_problem = bench_problem_of(&truth, &small_options, pass);
+    sp_attention our_problem = bench_problem_of(&ours, &small_options, pass);
+    sp_attention found_problem = bench_problem_of(&found, &small_options, pass);
+    SP_TRY_OR_DONE(define(&true_problem, pass));
+    if (pass == SP_ATTENTION_BACKWARD)
+        SP_TRY_OR_DONE(call_poisoned(device, &our_problem, SP_ATTENTION_FORWARD, n_threads));
+    SP_TRY_OR_DONE(call_poisoned(device, &our_problem, pass, n_threads));
+    SP_TRY_OR_DONE(bench_problem_fetch(&found, &ours));
+    SP_TRY_OR_DONE(compare_all(&true_problem, &found_problem, pass));
 done:
-    for (int i = 0; i < 2; i++) bench_problem_close(&memory[i]);
+    bench_problem_close(&truth);
+    bench_problem_close(&ours);
+    bench_problem_close(&found);
     return status;
 }

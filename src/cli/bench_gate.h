@@ -16,11 +16,11 @@ SP_MUST_CHECK sp_status bench_compare_liveness(const uint32_t *truth, const uint
 
 /* Runs the pass (backward: after forward) by the variant that SP_ATTENTION names, on a smaller problem of the same
  * kind with numbers of its own and everything that is written full of NaN, and compares each result with the
- * definition.  `options`: normalizer, lambda, mask and compute_dead are taken from it. */
-SP_MUST_CHECK sp_status bench_gate(const bench_shape *shape, const sp_attention *options, sp_attention_pass pass,
-                                   int n_threads, uint64_t seed);
+ * definition. */
+SP_MUST_CHECK sp_status bench_gate(sp_device *device, const bench_shape *shape, const bench_options *options,
+                                   sp_attention_pass pass, int n_threads, uint64_t seed);
 
-/* One call; `workspace` of n_bytes. */
+/* One call; `workspace` of n_bytes on the tensors' device. */
 SP_MUST_CHECK sp_status bench_call(const sp_attention *problem, sp_attention_pass pass, void *workspace,
                                    int64_t n_bytes, int n_threads);
 

@@ -1,4 +1,4 @@
-/* Multiply-adds from registers, a matrix product, a stream of reads. */
+/* Multiply-adds from registers, a matrix product, a stream of reads, a copy. */
 #include "cli/bench_scale.h"
 
 #include <math.h>
@@ -9,9 +9,10 @@
 
 #include "base/memory.h"
 #include "base/random.h"
-#include "formats/halves.h"
+#include "cli/bench_number.h"
 #include "layers/layers.h"
 #include "softpick/device.h"
+#include "softpick/model.h"
 
 /* ---- multiply-adds ---------------------------------------------------------------------------------------------- */
 
@@ -56,61 +57,77 @@ double bench_fma_gflops(void) {
 
 /* ---- a matrix product ------------------------------------------------------------------------------------------- */
 
-enum { N = BENCH_MATMUL_N, K = BENCH_MATMUL_K, M = BENCH_MATMUL_M };
-
-static double element(const void *data, sp_dtype dtype, int64_t i) {
-    return (double)(dtype == SP_DTYPE_BF16 ? sp_bf16_to_f32(((const uint16_t *)data)[i]) : ((const float *)data)[i]);
-}
-
 /* Uniform in [-1,1). */
 static void fill(void *data, sp_dtype dtype, int64_t n, uint64_t stream) {
 #pragma omp parallel for
-    for (int64_t i = 0; i < n; i++) {
-        float value = 2 * (float)sp_random_uniform(1, stream, (uint64_t)i) - 1;
-        if (dtype == SP_DTYPE_BF16)
-            ((uint16_t *)data)[i] = sp_bf16_from_f32(value);
-        else
-            ((float *)data)[i] = value;
+    for (int64_t i = 0; i < n; i++)
+        bench_store(data, dtype, i, 2 * (float)sp_random_uniform(1, stream, (uint64_t)i) - 1);
+}
+
+static sp_status multiply(void *matmul) {
+    const bench_matmul *m = matmul;
+    if (!m->device->id) omp_set_num_threads(m->n_threads);
+    return sp_layers_on_id(m->device->id)
+        ->linear_forward(m->device, m->y, m->dtype, m->M, m->x, m->K, m->w, m->dtype, NULL, m->N, m->K, m->M);
+}
+
+/* Some numbers of one row of y, all on the host. */
+static sp_status check_row(const bench_matmul *m, const void *x, const void *w, const void *y, int64_t row) {
+    double bound = m->dtype == SP_DTYPE_BF16 ? 1e-2 : 1e-5, size = sqrt((double)m->K);
+    for (int64_t column = 0; column < m->M; column += 37) {
+        double sum = 0, found = (double)bench_load(y, m->dtype, column);
+        for (int64_t k = 0; k < m->K; k++)
+            sum += (double)bench_load(x, m->dtype, row * m->K + k) * (double)bench_load(w, m->dtype, column * m->K + k);
+        SP_REQUIRE(fabs(found - sum) <= bound * size, SP_INTERNAL,
+                   "matmul %s: number (%lld,%lld) is %g, not %g: nothing is timed", sp_dtype_name(m->dtype),
+                   (long long)row, (long long)column, found, sum);
     }
-}
-
-static sp_status multiply(const bench_matmul *m) {
-    omp_set_num_threads(m->n_threads);
-    return sp_layers_cpu.linear_forward(sp_device_host(), m->y, m->dtype, M, m->x, K, m->w, m->dtype, NULL, N, K, M);
-}
-
-/* Some numbers of the first and of the last row. */
-static sp_status check_product(const bench_matmul *m) {
-    double bound = m->dtype == SP_DTYPE_BF16 ? 1e-2 : 1e-5;
-    for (int64_t row = 0; row < N; row += N - 1)
-        for (int64_t column = 0; column < M; column += 37) {
-            double sum = 0, size = sqrt((double)K), y = element(m->y, m->dtype, row * M + column);
-            for (int64_t k = 0; k < K; k++)
-                sum += element(m->x, m->dtype, row * K + k) * element(m->w, m->dtype, column * K + k);
-            SP_REQUIRE(fabs(y - sum) <= bound * size, SP_INTERNAL,
-                       "matmul %s: number (%lld,%lld) is %g, not %g: nothing is timed", sp_dtype_name(m->dtype),
-                       (long long)row, (long long)column, y, sum);
-        }
     return SP_OK;
 }
 
-sp_status bench_matmul_open(bench_matmul *m, sp_dtype dtype, int n_threads, const char **name) {
-    int64_t bytes = sp_dtype_bytes(dtype), x_bytes = N * K * bytes, w_bytes = M * K * bytes;
-    *m = (bench_matmul){.dtype = dtype, .n_threads = n_threads};
-    *name = sp_matmul_variant(dtype);
+/* The first and the last row; y was NaN. */
+static sp_status check_product(const bench_matmul *m, const void *x, const void *w) {
+    const int64_t row_bytes = m->M * sp_dtype_bytes(m->dtype);
+    for (int64_t row = 0; row < m->N; row += m->N - 1) {
+        const void *y;
+        SP_TRY(sp_device_read_begin(m->device, &y, (const char *)m->y + row * row_bytes, row_bytes));
+        sp_status status = check_row(m, x, w, y, row);
+        sp_device_read_end(m->device, y);
+        SP_TRY(status);
+    }
+    return SP_OK;
+}
+
+/* Draws x and w in host memory, poisons y, multiplies and checks. */
+static sp_status begin_product(bench_matmul *m, char *image, int64_t x_bytes, int64_t w_bytes, int64_t bytes) {
+    fill(image, m->dtype, m->N * m->K, 1);
+    fill(image + x_bytes, m->dtype, m->M * m->K, 2);
+    memset(image + x_bytes + w_bytes, 0xff, (size_t)(bytes - x_bytes - w_bytes));
+    SP_TRY(sp_device_upload(m->device, m->memory, image, bytes));
+    SP_TRY(multiply(m));
+    return check_product(m, image, image + x_bytes);
+}
+
+sp_status bench_matmul_open(bench_matmul *m, sp_device *device, sp_dtype dtype, int n_threads, const char **name) {
+    int64_t one = sp_dtype_bytes(dtype);
+    *m = (bench_matmul){.device = device, .dtype = dtype, .n_threads = n_threads, .N = 4096, .K = 1024, .M = 1024};
+    if (device->id) m->N = m->K = m->M = 8192;
+    int64_t x_bytes = m->N * m->K * one, w_bytes = m->M * m->K * one, bytes = x_bytes + w_bytes + m->N * m->M * one;
+    *name = sp_model_matmul_name(device->id, dtype);
     if (!*name) return SP_OK;
-    SP_TRY(sp_allocate(&m->memory, x_bytes + w_bytes + N * M * bytes, "the matrices of a benchmark"));
+    void *image;
+    SP_TRY(sp_allocate(&image, bytes, "the matrices of a benchmark"));
+    sp_status status = sp_device_allocate(device, &m->memory, bytes, "the matrices of a benchmark");
     m->x = m->memory;
     m->w = (char *)m->memory + x_bytes;
     m->y = (char *)m->w + w_bytes;
-    fill(m->x, dtype, N * K, 1);
-    fill(m->w, dtype, M * K, 2);
-    memset(m->y, 0xff, (size_t)(N * M * bytes));
-    SP_TRY(multiply(m));
-    return check_product(m);
+    if (status == SP_OK) status = begin_product(m, image, x_bytes, w_bytes, bytes);
+    free(image);
+    return status;
 }
 
-sp_status bench_matmul_time(bench_matmul *m, double seconds) {
+sp_status bench_matmul_time(bench_matmul *m, double seconds, bench_turns *turns) {
+    if (m->device->id) return bench_turn(turns, &m->times, multiply, m);
     double end = bench_wall_seconds() + seconds;
     do {
         double start = bench_seconds(m->n_threads);
@@ -120,10 +137,13 @@ sp_status bench_matmul_time(bench_matmul *m, double seconds) {
     return SP_OK;
 }
 
-double bench_matmul_gflops(const bench_matmul *m) { return m->times.n ? 2e-9 * N * (double)K * M / m->times.least : 0; }
+double bench_matmul_gflops(const bench_matmul *m) {
+    double seconds = m->device && m->device->id ? bench_times_median(&m->times) : m->times.least;
+    return m->times.n ? 2e-9 * (double)m->N * (double)m->K * (double)m->M / seconds : 0;
+}
 
 void bench_matmul_close(bench_matmul *m) {
-    free(m->memory);
+    if (m->memory) sp_device_release(m->device, m->memory);
     *m = (bench_matmul){0};
 }
 
@@ -178,4 +198,31 @@ double bench_read_gb_per_s(const bench_read *r) { return r->times.n ? 1e-9 * BEN
 void bench_read_close(bench_read *r) {
     free(r->memory);
     *r = (bench_read){0};
+}
+
+/* ---- copying ---------------------------------------------------------------------------------------------------- */
+
+sp_status bench_copy_open(bench_copy *c, sp_device *device) {
+    void *memory;
+    *c = (bench_copy){.device = device};
+    SP_TRY(sp_device_allocate(device, &memory, (int64_t)2 * BENCH_COPY_BYTES, "memory to be copied"));
+    c->memory = memory;
+    return SP_OK;
+}
+
+static sp_status copy(void *user) {
+    const bench_copy *c = user;
+    return sp_device_copy_rows(c->device, c->memory + BENCH_COPY_BYTES, BENCH_COPY_BYTES, c->memory, BENCH_COPY_BYTES,
+                               BENCH_COPY_BYTES, 1);
+}
+
+sp_status bench_copy_time(bench_copy *c, bench_turns *turns) { return bench_turn(turns, &c->times, copy, c); }
+
+double bench_copy_gb_per_s(const bench_copy *c) {
+    return c->times.n ? 2e-9 * BENCH_COPY_BYTES / bench_times_median(&c->times) : 0;
+}
+
+void bench_copy_close(bench_copy *c) {
+    if (c->memory) sp_device_release(c->device, c->memory);
+    *c = (bench_copy){0};
 }

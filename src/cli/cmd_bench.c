@@ -14,6 +14,7 @@ typedef struct bench {
 static const bench benches[] = {
     {"attention", bench_attention, "forward, backward and decode of attention, by every variant"},
     {"train", bench_train, "training steps of a model"},
+    {"capture", bench_capture, "not a timing: writes a model's q, k and v, for bench attention"},
 };
 enum { N_BENCHES = sizeof benches / sizeof *benches };
 
@@ -23,6 +24,7 @@ static void print_help(FILE *stream) {
     fputs("\nsoftpick bench NAME --help shows the options.\n\n"
           "Examples:\n"
           "  softpick bench attention --dtype bf16 --head-dim 128 --length 4096\n"
+          "  softpick bench attention --device cuda --attention softpick,softmax\n"
           "  softpick bench train --dtype f32 --threads 2\n"
           "  softpick bench train --attention softmax --length 2048 --batch 1 --json\n\n"
           "Exit status: 0 done, 1 failed, 2 wrong usage.\n",
