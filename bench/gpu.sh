@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything about one NVIDIA GPU in one command: builds, tests against the double definition, looks for errors of memory
-# and races, then times layers, attention and training, PyTorch's training beside it, and prints a short table.
+# and races, then times layers, attention and training, PyTorch's beside them, and prints short tables.
 # Usage: bench/gpu.sh [FOLDER]
 #   FOLDER  for all logs and JSON (default: gpu-DATE)
 # In the environment:
@@ -9,6 +9,7 @@
 #   PRESETS (paper-340m paper-1.8b)   ATTENTION of ours (softpick softmax)
 #   PEERS (cudnn flash: backends of PyTorch's SDPA)   PEER_COMPILE (blocks; or model)
 #   SECONDS_PER_RUN (20)   LIMIT (600: seconds for one program)   PYTHON (python3; without PyTorch there is no peer)
+#   CASES, CAPTURED, BUDGET  for attention (bench/attention_gpu.sh)
 #   TEXT    files for the loss curves of the step curve (bench/loss_curve.sh, whose variables count as well)
 # The exit status is 1 if anything failed; nothing is timed if a test did.
 set -eu
@@ -135,13 +136,21 @@ if wanted sanitize; then
     fi
 fi
 
-for kind in layers attention; do
-    if wanted $kind && [ -x "$BUILD/bench_${kind}_cuda" ]; then
-        say "$kind"
-        attempt "$kind.txt" "$BUILD/bench_${kind}_cuda"
-        cat "$folder/$kind.txt" >&2
+if wanted layers && [ -x "$BUILD/bench_layers_cuda" ]; then
+    say "layers"
+    attempt layers.txt "$BUILD/bench_layers_cuda"
+    cat "$folder/layers.txt" >&2
+fi
+
+if wanted attention; then
+    say "attention"
+    if has "$python"; then
+        PYTHON=$python attempt attention.txt "$root/bench/attention_gpu.sh" "$BUILD" "$folder/attention"
+    else
+        attempt attention.txt "$BUILD/softpick" bench attention --device cuda --attention softpick,softmax
     fi
-done
+    cat "$folder/attention.txt" >&2
+fi
 
 # ---- training: ours and the peer in turn, so that what else the machine does falls on both ----
 
@@ -172,5 +181,6 @@ fi
 
 say "everything is in $folder"
 cat "$folder/machine.txt"
+if wanted attention; then cat "$folder/attention.txt"; fi
 if wanted train && has "$python"; then "$python" "$root/bench/peers/gpu_table.py" "$folder" | tee "$folder/table.txt"; fi
 [ -z "$failed" ] || give_up "not all went well: $folder/failed.txt"

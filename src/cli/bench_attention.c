@@ -18,7 +18,7 @@
 #include "softpick/device.h"
 
 enum { LIST_MAX = 16, N_ROUNDS = 5 };
-static const int64_t DECODE_KEYS = 65536, COLD_BYTES = 1 << 28;
+static const int64_t DECODE_KEYS = 65536, GPU_DECODE_KEYS = 16384, COLD_BYTES = 1 << 28;
 
 typedef struct list {
     int64_t at[LIST_MAX];
@@ -74,7 +74,7 @@ static const struct argp_option options[] = {
     {"head-dim", KEY_HEAD_DIM, "LIST", 0, "channels of a query and a key (default 64,128)", 1},
     {"value-dim", KEY_VALUE_DIM, "N", 0, "channels of a value (default: as many)", 1},
     {"length", KEY_LENGTH, "LIST", 0, "queries of forward and backward (default 2048; on a GPU 4096)", 1},
-    {"key-length", KEY_KEY_LENGTH, "N", 0, "keys (default: as many as queries; of decode 65536)", 1},
+    {"key-length", KEY_KEY_LENGTH, "N", 0, "keys (default: as many as queries; of decode 65536, on a GPU 16384)", 1},
     {"queries", KEY_QUERIES, "N", 0, "queries of decode (default 1)", 1},
     {"page-size", KEY_PAGE_SIZE, "N", 0, "decode from pages of N keys in random order (default: one after another)", 1},
     {"no-causal", KEY_NO_CAUSAL, NULL, 0, "every query sees every key", 1},
@@ -297,7 +297,7 @@ static bench_shape shape_of(const attention_options *o, const choice *c) {
                          .gradients = !decode && list_has(&o->passes, SP_ATTENTION_BACKWARD),
                          .page_size = decode ? o->page_size : 0,
                          .n_caches = 1};
-    shape.S = o->S ? o->S : decode ? DECODE_KEYS : shape.T;
+    shape.S = o->S ? o->S : !decode ? shape.T : o->device ? GPU_DECODE_KEYS : DECODE_KEYS;
     shape.Dv = o->Dv ? o->Dv : shape.D;
     int64_t cache = shape.B * shape.S * shape.Hkv * (shape.D + shape.Dv) * sp_dtype_bytes(shape.dtype);
     if (decode) shape.n_caches = (COLD_BYTES + cache - 1) / cache;

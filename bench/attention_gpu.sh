@@ -1,0 +1,61 @@
+#!/bin/sh
+# Attention on one NVIDIA GPU in one run: the library, and PyTorch's and Triton's attention beside it, shape by shape; prints
+# tables with ratios.
+# Usage: bench/attention_gpu.sh [BUILD [FOLDER]]
+#   BUILD   folder with the built tool (build/cuda); TOOL=path in the environment names the tool itself
+#   FOLDER  for the raw lines, the JSON of each run of the tool and the tables (default: attention-DATE)
+# In the environment:
+#   CASES (all: python3 bench/peers/attention_gpu.py --list)   PEERS (cudnn,flash,flex,flex_softpick,triton,naive; none: no peer)
+#   CAPTURED  file of softpick bench capture, for the case captured; without it that case is left out
+#   BUDGET (330: seconds after which no further case begins)   PYTHON (python3; without PyTorch the library stands alone)
+#   PYTHON_LIBRARIES  LD_LIBRARY_PATH of PyTorch (default: none, as it brings libraries of its own)
+# The exit status is 1 if anything that was asked for could not be measured; the tables tell what and why.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+tool=${TOOL:-${1:-build/cuda}/softpick}
+began=$(date +%Y-%m-%d-%H%M%S)
+folder=${2:-attention-$began}
+python=${PYTHON:-python3}
+
+fail() {
+    printf 'attention_gpu.sh: %s\n' "$*" >&2
+    exit 2
+}
+
+[ -x "$tool" ] || fail "$tool: there is no such program; give the build folder, or TOOL=path"
+"$python" -c '' 2>/dev/null || fail "no $python, which runs the cases; the tool alone: $tool bench attention --device cuda"
+command -v nvidia-smi >/dev/null 2>&1 || fail "no nvidia-smi: this machine has no NVIDIA driver"
+mkdir -p "$folder"
+tool=$(cd "$(dirname "$tool")" && pwd)/$(basename "$tool")
+rm -f "$folder/lines.jsonl"
+
+gpu() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -n 1; }
+{
+    echo "date    $began"
+    echo "commit  $("$tool" info | sed -n 's/^softpick.*(commit \(.*\))$/\1/p')"
+    echo "gpu     $(gpu name), driver $(gpu driver_version), power limit $(gpu power.limit)"
+    echo "clocks  $(gpu clocks.sm,clocks.mem) (SM, memory) before the run"
+} | tee "$folder/machine.txt" >&2
+
+set -- --tool "$tool" --tool-libraries "${LD_LIBRARY_PATH:-}" --out "$folder" --budget "${BUDGET:-330}"
+if [ -n "${CASES:-}" ]; then set -- "$@" --cases "$CASES"; fi
+if [ -n "${CAPTURED:-}" ]; then set -- "$@" --captured "$CAPTURED"; fi
+case ${PEERS-all} in
+    all) ;;
+    none) set -- "$@" --peers= ;;
+    *) set -- "$@" --peers "$PEERS" ;;
+esac
+unset LD_LIBRARY_PATH
+if [ -n "${PYTHON_LIBRARIES:-}" ]; then export LD_LIBRARY_PATH="$PYTHON_LIBRARIES"; fi
+status=0
+"$python" "$here/peers/attention_gpu.py" "$@" || status=1
+[ -s "$folder/lines.jsonl" ] || exit 1
+echo "clocks  $(gpu clocks.sm,clocks.mem) (SM, memory) after it" >>"$folder/machine.txt"
+
+{
+    cat "$folder/machine.txt"
+    echo
+    "$python" "$here/peers/attention_gpu_table.py" "$folder/lines.jsonl"
+} | tee "$folder/table.txt"
+grep -q '"reason"' "$folder/lines.jsonl" && status=1
+exit $status

@@ -1,0 +1,144 @@
+"""Tables of what bench/attention_gpu.sh measured.
+
+    python3 bench/peers/attention_gpu_table.py LINES.jsonl...      lines.jsonl of attention_gpu.py; of several the last word counts
+
+Rates count every pair of a query and a key that it sees, computed or not: 4 D operations forward, 10 D backward; of decode
+the bytes of keys and values.  A ratio says how many times faster we are than that column in the same run; above 1 is good.
+"""
+import json
+import sys
+
+PEERS = ("cudnn", "flash", "flex", "triton", "flex_softpick", "naive")
+
+
+def read(paths):
+    """What stands about the run as a whole, the measured {(case, who, attention, pass, pattern, any_order): line}, the reasons
+    of those that could not be measured."""
+    about, cells, reasons = {}, {}, []
+    for path in paths:
+        with open(path) as file:
+            for text in file:
+                line = json.loads(text)
+                if "case" not in line:
+                    about.setdefault(line["who"], {}).update(line)
+                elif "reason" in line:
+                    reasons.append(line)
+                else:
+                    cells[tuple(line.get(k) for k in ("case", "who", "attention", "pass", "pattern")) +
+                          (bool(line.get("any_order")),)] = line
+    return about, cells, reasons
+
+
+class Table:
+    """Columns of right-aligned cells; the first is left-aligned."""
+
+    def __init__(self, *heads):
+        self.rows = [heads]
+
+    def add(self, *cells):
+        self.rows.append(cells)
+
+    def show(self):
+        if len(self.rows) == 1:
+            return
+        kept = [i for i in range(len(self.rows[0])) if i == 0 or any(row[i] != "-" for row in self.rows[1:])]
+        widths = [max(len(str(row[i])) for row in self.rows) for i in kept]
+        for row in self.rows:
+            print("  ".join(str(row[i]).ljust(w) if i == 0 else str(row[i]).rjust(w) for i, w in zip(kept, widths)))
+        print()
+
+
+def number(value, form):
+    return "-" if value is None else format(value, form)
+
+
+def ratio(ours, theirs):
+    return number(theirs["ms"] / ours["ms"] if ours and theirs else None, ".2f")
+
+
+def names(cells, which):
+    """Cases in the order in which they ran."""
+    return list(dict.fromkeys(key[0] for key in cells if key[3] in which))
+
+
+def show_passes(about, cells):
+    """Forward and backward of dense numbers."""
+    matmul = about.get("scale", {}).get("matmul_gflops")
+    for which in ("forward", "backward"):
+        table = Table(which + ", TFLOP/s", "row", "softpick", "any order", "softmax", *PEERS, "of matmul", "/cudnn",
+                      "any/cudnn", "/flash", "/triton", "/naive")
+        for case in names(cells, (which,)):
+            def cell(who, attention, any_order=False):
+                return cells.get((case, who, attention, which, "dense", any_order))
+            ours, any_order = cell("softpick", "softpick"), cell("softpick", "softpick", True)
+            peers = {who: cell(who, "softmax") or cell(who, "softpick") for who in PEERS}
+            shown = [ours, any_order, cell("softpick", "softmax"), *peers.values()]
+            if not any(shown):
+                continue
+            share = 1e3 * ours["tflops"] / matmul if ours and matmul else None
+            table.add(case, ours["variant"] if ours else "-", *(number(c and c["tflops"], ".0f") for c in shown),
+                      number(share, ".2f"), ratio(ours, peers["cudnn"]), ratio(any_order, peers["cudnn"]),
+                      *(ratio(ours, peers[who]) for who in ("flash", "triton", "naive")))
+        table.show()
+
+
+def show_zeros(cells):
+    """Forward and backward where much is zero, against our own dense numbers of that shape."""
+    table = Table("zeros", "pass", "pattern", "row", "words", "dead blocks", "zeros", "ms", "TFLOP/s", "/own dense", "/cudnn")
+    for (case, who, attention, which, pattern, any_order), line in cells.items():
+        if who != "softpick" or pattern == "dense" or which == "decode" or any_order:
+            continue
+        dense = cells.get((case, who, attention, which, "dense", False))
+        cudnn = cells.get((case, "cudnn", "softmax", which, "dense", False))
+        table.add(case, which, pattern, line["variant"], "yes" if line["liveness"] else "no",
+                  number(line["dead_blocks"], ".1%"), number(line["zeros"], ".1%"), number(line["ms"], ".3f"),
+                  number(line["tflops"], ".0f"), ratio(line, dense), ratio(line, cudnn))
+    table.show()
+
+
+def show_decode(cells):
+    table = Table("decode", "row", "keys live", "us", "TB/s", "softmax us", "cudnn us", "flash us", "/cudnn", "/flash",
+                  "/own dense")
+    for case in names(cells, ("decode",)):
+        def cell(who, attention, pattern="dense"):
+            return cells.get((case, who, attention, "decode", pattern, False))
+        dense, cudnn, flash = cell("softpick", "softpick"), cell("cudnn", "softmax"), cell("flash", "softmax")
+        for pattern in dict.fromkeys(key[4] for key in cells if key[0] == case and key[1] == "softpick"):
+            line = cell("softpick", "softpick", pattern)
+            if not line:
+                continue
+            table.add(case, line["variant"], number(1 - line["zeros"], ".1%"),
+                      *(number(c and 1e3 * c["ms"], ".1f") if what == "us" else number(c and 1e-3 * c["gb_per_s"], ".2f")
+                        for c, what in ((line, "us"), (line, "TB/s"), (cell("softpick", "softmax", pattern), "us"),
+                                        (cudnn, "us"), (flash, "us"))),
+                      ratio(line, cudnn), ratio(line, flash), ratio(line, dense) if pattern != "dense" else "-")
+    table.show()
+
+
+def show_reasons(reasons):
+    seen = dict.fromkeys((line["case"], line["who"], line.get("pass", ""), line["reason"]) for line in reasons)
+    if seen:
+        print("Not measured:")
+    for case, who, which, reason in seen:
+        print(f"  {case} {who} {which}: {reason}")
+
+
+def main():
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    about, cells, reasons = read(sys.argv[1:])
+    scale, torch = about.get("scale", {}), about.get("pytorch")
+    print(scale.get("device") or (torch or {}).get("device", ""), end="")
+    if scale.get("copy_gb_per_s"):
+        print(f": copying {1e-3 * scale['copy_gb_per_s']:.2f} TB/s", end="")
+    if scale.get("matmul_gflops"):
+        print(f", bf16 product of 8192^3 {1e-3 * scale['matmul_gflops']:.0f} TFLOP/s", end="")
+    print(f"; PyTorch {torch['version']}, cuDNN {torch['cudnn']}\n" if torch else "; no PyTorch\n")
+    show_passes(about, cells)
+    show_zeros(cells)
+    show_decode(cells)
+    show_reasons(reasons)
+
+
+if __name__ == "__main__":
+    main()
