@@ -31,13 +31,12 @@ rm -f "$folder/lines.jsonl"
 
 gpu() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -n 1; }
 {
-    echo "date    $began"
-    echo "commit  $("$tool" info | sed -n 's/^softpick.*(commit \(.*\))$/\1/p')"
-    echo "gpu     $(gpu name), driver $(gpu driver_version), power limit $(gpu power.limit)"
-    echo "clocks  $(gpu clocks.sm,clocks.mem) (SM, memory) before the run"
+    echo "$began, commit $("$tool" info | sed -n 's/^softpick.*(commit \(.*\))$/\1/p'), $(gpu name), driver $(gpu driver_version),"
+    echo "power limit $(gpu power.limit), clocks of SMs and memory before the run $(gpu clocks.sm), $(gpu clocks.mem); bench/attention_gpu.sh"
 } | tee "$folder/machine.txt" >&2
 
-set -- --tool "$tool" --tool-libraries "${LD_LIBRARY_PATH:-}" --out "$folder" --budget "${BUDGET:-330}"
+set -- --tool "$tool" --tool-libraries "${LD_LIBRARY_PATH:-}" --out "$folder" --machine "$folder/machine.txt" \
+    --budget "${BUDGET:-330}"
 if [ -n "${CASES:-}" ]; then set -- "$@" --cases "$CASES"; fi
 if [ -n "${CAPTURED:-}" ]; then set -- "$@" --captured "$CAPTURED"; fi
 case ${PEERS-all} in
@@ -50,12 +49,6 @@ if [ -n "${PYTHON_LIBRARIES:-}" ]; then export LD_LIBRARY_PATH="$PYTHON_LIBRARIE
 status=0
 "$python" "$here/peers/attention_gpu.py" "$@" || status=1
 [ -s "$folder/lines.jsonl" ] || exit 1
-echo "clocks  $(gpu clocks.sm,clocks.mem) (SM, memory) after it" >>"$folder/machine.txt"
-
-{
-    cat "$folder/machine.txt"
-    echo
-    "$python" "$here/peers/attention_gpu_table.py" "$folder/lines.jsonl"
-} | tee "$folder/table.txt"
+"$python" "$here/peers/attention_gpu_table.py" "$folder/lines.jsonl" | tee "$folder/table.txt"
 grep -q '"reason"' "$folder/lines.jsonl" && status=1
 exit $status

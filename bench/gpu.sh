@@ -149,7 +149,6 @@ if wanted attention; then
     else
         attempt attention.txt "$BUILD/softpick" bench attention --device cuda --attention softpick,softmax
     fi
-    cat "$folder/attention.txt" >&2
 fi
 
 # ---- training: ours and the peer in turn, so that what else the machine does falls on both ----

@@ -173,8 +173,31 @@ python3 "$bench/peers/attention_table.py" both >out 2>err || wrong "exit code $?
 rm both/peer-1.json
 python3 "$bench/peers/attention_table.py" both >out 2>err || wrong "exit code $?"
 says out "no PyTorch"
+# that of a GPU, of lines as attention_gpu.py writes them, and a page made of it
+cat >lines.jsonl <<'END'
+{"who": "machine", "lines": ["some day, some GPU"]}
+{"who": "scale", "device": "GPU", "copy_gb_per_s": 3000, "matmul_gflops": 800000}
+{"case": "d64-4096", "who": "softpick", "attention": "softpick", "pass": "forward", "pattern": "dense", "variant": "sm90", "any_order": false, "liveness": true, "ms": 1.0, "tflops": 400.0, "gb_per_s": 1.0, "zeros": 0.5, "dead_blocks": 0.0}
+{"case": "d64-4096", "who": "softpick", "attention": "softpick", "pass": "forward", "pattern": "slabs=0.9", "variant": "sm90", "any_order": false, "liveness": true, "ms": 0.8, "tflops": 500.0, "gb_per_s": 1.0, "zeros": 0.95, "dead_blocks": 0.9}
+{"case": "d64-4096", "who": "cudnn", "attention": "softmax", "pass": "forward", "pattern": "dense", "ms": 1.5, "tflops": 266.0, "gb_per_s": null}
+{"case": "small", "who": "softpick", "attention": "softpick", "pass": "decode", "pattern": "dense", "variant": "sm90", "any_order": false, "liveness": false, "ms": 0.01, "tflops": 1, "gb_per_s": 2000.0, "zeros": 0.5, "dead_blocks": null}
+{"case": "small", "who": "flash", "attention": "softmax", "reason": "it would not run"}
+END
+last="attention_gpu_table.py"
+python3 "$bench/peers/attention_gpu_table.py" lines.jsonl >out 2>err || wrong "exit code $?"
+says out "some day, some GPU"
+grep -q '^d64-4096 *sm90 *400 *266 *0.50 *1.50$' out || wrong "the row of forward is not as expected"
+grep -q '^d64-4096 *forward *slabs=0.9 *sm90 *yes *90.0% *95.0% *0.800 *500 *1.25 *1.88$' out || wrong "nor that of zeros"
+grep -q '^small *sm90 *50.0% *10.0 *2.00$' out || wrong "nor that of decode"
+says out "- small, flash: it would not run"
+last="fill_benchmarks.py --check"
+python3 "$bench/fill_benchmarks.py" --check >out 2>err || wrong "docs/benchmarks.md is not what bench/results says"
 last="attention_cpu.sh nowhere"
 "$bench/attention_cpu.sh" nowhere >out 2>err
+[ $? = 2 ] || wrong "exit code is not 2"
+says err "nowhere/softpick: there is no such program"
+last="attention_gpu.sh nowhere"
+"$bench/attention_gpu.sh" nowhere >out 2>err
 [ $? = 2 ] || wrong "exit code is not 2"
 says err "nowhere/softpick: there is no such program"
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tool on a GPU: study, train, resume, measure, generate, bench train.  Exit status 77 (skipped) where there is none.
+# The tool on a GPU: study, train, resume, measure, generate, bench train, bench attention.  Exit status 77 (skipped) where there is none.
 # Usage: test_cli_cuda.sh TOOL
 set -u
 # shellcheck source=cli_support.sh
@@ -137,5 +137,39 @@ assert d["peak_memory_bytes"] > 0 and 0 < d["queue_seconds"] < 1
 assert abs(sum(d["step_shares"].values()) - 1) < 1e-9 and d["step_shares"]["attention"] > 0
 assert d["model_flop_utilisation"] is None or 0 < d["model_flop_utilisation"] < 1
 END
+
+shape="--device cuda --seconds 0 --batch 2 --heads 4 --kv-heads 2 --length 300"
+# shellcheck disable=SC2086
+{
+    expect 1 bench attention $shape --dtype f32
+    says err "nothing to time: "
+    one_line
+    expect 0 bench attention $shape --dtype bf16,f16 --attention softpick,softmax,rectified --pattern dense,slabs=0.5 \
+        --head-dim 64 --key-length 300 --json
+    last="softpick bench attention"
+    python <<'END'
+import json
+d = json.load(open("out"))
+assert d["device"] == "cuda:0" and d["device_name"] and d["fma_gflops"] is None and d["copy_gb_per_s"] > 0
+assert len(d["cases"]) == 2 * 3 * 2 * 3  # dtypes, normalizers, patterns, passes
+for c in d["cases"]:
+    assert c["variant"].startswith("sm") and c["threads"] is None and c["calls"] == 1, c
+    zero = c["attention"] in ("softpick", "rectified")
+    assert (0.2 < c["zeros"] < 0.9) if zero else c["zeros"] == c["dead_blocks"] == 0, c
+    assert c["gflops"] > 0 and (c["executed_gflops"] is None) == (c["dead_blocks"] is None and c["pass"] != "decode"), c
+END
+    expect 0 bench attention $shape --passes backward --any-order --no-liveness --variant all
+    says out "backward bf16 softpick            300    300   64 dense      sm80"
+    says out "dq in any order"
+    expect 0 bench attention $shape --passes decode --key-length 2000 --page-size 64 --pattern keys=0.1 --json
+    last="softpick bench attention, pages"
+    python <<'END'
+import json
+assert all(c["page_size"] == 64 and 0.85 < c["zeros"] < 0.95 for c in json.load(open("out"))["cases"])
+END
+    expect 0 bench capture whole --data shards --layer 1 --length 64 --out layer
+    expect 0 bench attention $shape --passes forward --head-dim 32 --length 64 --pattern captured=layer
+    says out " captured "
+}
 
 finish

@@ -372,10 +372,11 @@ def parse():
     parser.add_argument("--tool", help="softpick; without it the peers alone")
     parser.add_argument("--tool-libraries", help="LD_LIBRARY_PATH of the tool, where PyTorch must not see it")
     parser.add_argument("--device", default="cuda", help="of the tool")
-    parser.add_argument("--out", required=True)
+    parser.add_argument("--out", default="attention")
     parser.add_argument("--cases", help="names, with commas between them (default: all); --list shows them")
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--captured", help="file for the case captured, by softpick bench capture; without it none")
+    parser.add_argument("--machine", help="file with lines about the machine, which are to stand before the tables")
     parser.add_argument("--limit", type=float, default=120, help="seconds for one run of the tool")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no further case begins")
     parser.add_argument("--list", action="store_true")
@@ -396,6 +397,9 @@ def parse():
 def main():
     a = parse()
     os.makedirs(a.out, exist_ok=True)
+    if a.machine:
+        with open(a.machine) as file:
+            write(a, {"who": "machine", "lines": file.read().splitlines()})
     has_peers = torch is not None and torch.cuda.is_available()
     if has_peers:
         torch._functorch.config.donated_buffer = False  # a graph may go backward more than once

@@ -1,6 +1,6 @@
 """Tables of what bench/attention_gpu.sh measured.
 
-    python3 bench/peers/attention_gpu_table.py LINES.jsonl...      lines.jsonl of attention_gpu.py; of several the last word counts
+    python3 bench/peers/attention_gpu_table.py [--markdown] LINES.jsonl...      of attention_gpu.py; of several the last word counts
 
 Rates count every pair of a query and a key that it sees, computed or not: 4 D operations forward, 10 D backward; of decode
 the bytes of keys and values.  A ratio says how many times faster we are than that column in the same run; above 1 is good.
@@ -29,8 +29,21 @@ def read(paths):
     return about, cells, reasons
 
 
+def plain(rows):
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+
+
+def markdown(rows):
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], "|" + "---|" * len(rows[0])] + lines[1:]
+
+
+PLAIN, MARKDOWN = plain, markdown
+
+
 class Table:
-    """Columns of right-aligned cells; the first is left-aligned."""
+    """Rows of words under heads; a column without any word but a dash is left out."""
 
     def __init__(self, *heads):
         self.rows = [heads]
@@ -38,14 +51,11 @@ class Table:
     def add(self, *cells):
         self.rows.append(cells)
 
-    def show(self):
+    def show(self, out, form):
         if len(self.rows) == 1:
             return
         kept = [i for i in range(len(self.rows[0])) if i == 0 or any(row[i] != "-" for row in self.rows[1:])]
-        widths = [max(len(str(row[i])) for row in self.rows) for i in kept]
-        for row in self.rows:
-            print("  ".join(str(row[i]).ljust(w) if i == 0 else str(row[i]).rjust(w) for i, w in zip(kept, widths)))
-        print()
+        print("\n".join(form([[row[i] for i in kept] for row in self.rows])) + "\n", file=out)
 
 
 def number(value, form):
@@ -61,7 +71,7 @@ def names(cells, which):
     return list(dict.fromkeys(key[0] for key in cells if key[3] in which))
 
 
-def show_passes(about, cells):
+def show_passes(out, form, about, cells):
     """Forward and backward of dense numbers."""
     matmul = about.get("scale", {}).get("matmul_gflops")
     for which in ("forward", "backward"):
@@ -79,10 +89,10 @@ def show_passes(about, cells):
             table.add(case, ours["variant"] if ours else "-", *(number(c and c["tflops"], ".0f") for c in shown),
                       number(share, ".2f"), ratio(ours, peers["cudnn"]), ratio(any_order, peers["cudnn"]),
                       *(ratio(ours, peers[who]) for who in ("flash", "triton", "naive")))
-        table.show()
+        table.show(out, form)
 
 
-def show_zeros(cells):
+def show_zeros(out, form, cells):
     """Forward and backward where much is zero, against our own dense numbers of that shape."""
     table = Table("zeros", "pass", "pattern", "row", "words", "dead blocks", "zeros", "ms", "TFLOP/s", "/own dense", "/cudnn")
     for (case, who, attention, which, pattern, any_order), line in cells.items():
@@ -93,10 +103,10 @@ def show_zeros(cells):
         table.add(case, which, pattern, line["variant"], "yes" if line["liveness"] else "no",
                   number(line["dead_blocks"], ".1%"), number(line["zeros"], ".1%"), number(line["ms"], ".3f"),
                   number(line["tflops"], ".0f"), ratio(line, dense), ratio(line, cudnn))
-    table.show()
+    table.show(out, form)
 
 
-def show_decode(cells):
+def show_decode(out, form, cells):
     table = Table("decode", "row", "keys live", "us", "TB/s", "softmax us", "cudnn us", "flash us", "/cudnn", "/flash",
                   "/own dense")
     for case in names(cells, ("decode",)):
@@ -112,32 +122,44 @@ def show_decode(cells):
                         for c, what in ((line, "us"), (line, "TB/s"), (cell("softpick", "softmax", pattern), "us"),
                                         (cudnn, "us"), (flash, "us"))),
                       ratio(line, cudnn), ratio(line, flash), ratio(line, dense) if pattern != "dense" else "-")
-    table.show()
+    table.show(out, form)
 
 
-def show_reasons(reasons):
+def show_reasons(out, reasons):
     seen = dict.fromkeys((line["case"], line["who"], line.get("pass", ""), line["reason"]) for line in reasons)
     if seen:
-        print("Not measured:")
+        print("Not measured:\n", file=out)
     for case, who, which, reason in seen:
-        print(f"  {case} {who} {which}: {reason}")
+        print(f"- {case}, {who} {which}".rstrip() + f": {reason}", file=out)
+
+
+def show_about(out, about):
+    scale, torch = about.get("scale", {}), about.get("pytorch")
+    words = [scale.get("device") or (torch or {}).get("device", "")]
+    if scale.get("copy_gb_per_s"):
+        words.append(f"copying {1e-3 * scale['copy_gb_per_s']:.2f} TB/s read and written")
+    if scale.get("matmul_gflops"):
+        words.append(f"bf16 product of 8192 x 8192 x 8192 {1e-3 * scale['matmul_gflops']:.0f} TFLOP/s")
+    words.append(f"PyTorch {torch['version']}, cuDNN {torch['cudnn']}" if torch else "no PyTorch")
+    for line in about.get("machine", {}).get("lines", []):
+        print(line + "  ", file=out)
+    print("; ".join(words) + "\n", file=out)
+
+
+def show(paths, out, form):
+    about, cells, reasons = read(paths)
+    show_about(out, about)
+    show_passes(out, form, about, cells)
+    show_zeros(out, form, cells)
+    show_decode(out, form, cells)
+    show_reasons(out, reasons)
 
 
 def main():
-    if len(sys.argv) < 2:
+    paths = [word for word in sys.argv[1:] if word != "--markdown"]
+    if not paths:
         sys.exit(__doc__)
-    about, cells, reasons = read(sys.argv[1:])
-    scale, torch = about.get("scale", {}), about.get("pytorch")
-    print(scale.get("device") or (torch or {}).get("device", ""), end="")
-    if scale.get("copy_gb_per_s"):
-        print(f": copying {1e-3 * scale['copy_gb_per_s']:.2f} TB/s", end="")
-    if scale.get("matmul_gflops"):
-        print(f", bf16 product of 8192^3 {1e-3 * scale['matmul_gflops']:.0f} TFLOP/s", end="")
-    print(f"; PyTorch {torch['version']}, cuDNN {torch['cudnn']}\n" if torch else "; no PyTorch\n")
-    show_passes(about, cells)
-    show_zeros(cells)
-    show_decode(cells)
-    show_reasons(reasons)
+    show(paths, sys.stdout, MARKDOWN if "--markdown" in sys.argv else PLAIN)
 
 
 if __name__ == "__main__":

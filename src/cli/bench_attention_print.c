@@ -85,7 +85,8 @@ static const char *prefix(const bench_run *run) { return on_gpu(run) ? "T" : "G"
 
 /* ", N threads"; of a GPU nothing. */
 static const char *threads_text(char out[32], const bench_run *run, int n_threads) {
-    snprintf(out, 32, on_gpu(run) ? "" : n_threads == 1 ? ", %d thread" : ", %d threads", n_threads);
+    if (on_gpu(run)) return "";
+    snprintf(out, 32, ", %d thread%s", n_threads, n_threads == 1 ? "" : "s");
     return out;
 }
 
