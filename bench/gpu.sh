@@ -121,14 +121,13 @@ fi
 
 if wanted sanitize; then
     if has compute-sanitizer; then
-        for program in $(programs); do
-            for tool in memcheck racecheck; do
-                name=$tool-$(basename "$program")
-                say "$name"
-                attempt "$name.log" env SOFTPICK_TEST_SEEDS="${SOFTPICK_TEST_SEEDS:-8}" \
-                    compute-sanitizer --tool $tool --error-exitcode 9 "$program"
-                grep -h 'SUMMARY' "$folder/$name.log" "$folder/$name.log.err" 2>/dev/null >&2 || true
-            done
+        # racecheck wants a build of its own: ./dev gpu --sanitize
+        for name in memcheck-test_device_cuda memcheck-test_layers_cuda memcheck-test_attention_cuda_small \
+            synccheck-test_attention_cuda_small initcheck-test_attention_cuda_small; do
+            say "$name"
+            attempt "$name.log" env SOFTPICK_TEST_RAW=1 \
+                compute-sanitizer --tool "${name%%-*}" --error-exitcode 9 "$BUILD/${name#*-}"
+            grep -h 'SUMMARY' "$folder/$name.log" "$folder/$name.log.err" 2>/dev/null >&2 || true
         done
         [ -z "$failed" ] || give_up "compute-sanitizer found errors, nothing was timed: $folder/failed.txt"
     else
