@@ -128,7 +128,11 @@ python3 check.py 2>err || wrong "the JSON document is not as expected"
               if c["pattern"] != "slabs=0.5")'
     expect 0 bench attention $small --dtype f32 --passes forward --pattern zeros=1 --compute-dead --json
     json 'cases[0]["executed_gflops"] == cases[0]["gflops"] and cases[0]["dead_blocks"] == 1'
+    expect 0 bench attention $small --dtype f32 --passes forward,backward --any-order --no-liveness --json
+    json '[(c["pass"], c["any_order"]) for c in cases] == [("forward", False), ("backward", False), ("backward", True)]'
+    json 'not any(c["liveness"] for c in cases)'
     expect 0 bench attention $small --dtype f32 --passes forward,decode --key-length 100 --json
+    json 'cases[0]["liveness"] and not cases[1]["liveness"]'
     json 'len(cases) == 2 and cases[1]["length"] == 1 and cases[1]["key_length"] == 100'
     expect 0 bench attention $small --dtype f32 --passes decode --key-length 1000 --page-size 64 --kv-heads 1 --queries 3 \
         --pattern keys=0 --json
@@ -190,6 +194,18 @@ grep -q '^d64-4096 *sm90 *400 *266 *0.50 *1.50$' out || wrong "the row of forwar
 grep -q '^d64-4096 *forward *slabs=0.9 *sm90 *yes *90.0% *95.0% *0.800 *500 *1.25 *1.88$' out || wrong "nor that of zeros"
 grep -q '^small *sm90 *50.0% *10.0 *2.00$' out || wrong "nor that of decode"
 says out "- small, flash: it would not run"
+# the script that runs the cases, with a tool that always says the same
+cp both/ours-1.json said.json
+printf '#!/bin/sh\ncat "%s/said.json"\n' "$work" >stub
+chmod +x stub
+last="attention_gpu.py"
+python3 "$bench/peers/attention_gpu.py" --tool ./stub --out gpu --peers= --cases d64-2048 >out 2>err || wrong "exit code $?"
+[ "$(grep -c '"case": "d64-2048", "who": "softpick"' gpu/lines.jsonl)" = 2 ] || wrong "not the two cases of the tool"
+printf '#!/bin/sh\necho "softpick: no luck" >&2\nexit 1\n' >stub
+python3 "$bench/peers/attention_gpu.py" --tool ./stub --out gpu --peers= --cases d64-2048 >out 2>err || wrong "exit code $?"
+grep -q '"reason": "softpick: no luck"' gpu/lines.jsonl || wrong "the reason is not in lines.jsonl"
+python3 "$bench/peers/attention_gpu.py" --cases d63 >out 2>err && wrong "there is no such case"
+says err '"d63" is not one of'
 last="fill_benchmarks.py --check"
 python3 "$bench/fill_benchmarks.py" --check >out 2>err || wrong "docs/benchmarks.md is not what bench/results says"
 last="attention_cpu.sh nowhere"

@@ -92,7 +92,7 @@ static const struct argp_option options[] = {
     {"compute-dead", KEY_COMPUTE_DEAD, NULL, 0, "compute also what zeros let a variant leave out", 2},
     {"no-liveness", KEY_NO_LIVENESS, NULL, 0,
      "without liveness words (default: forward writes and backward reads them where the variant takes them)", 2},
-    {"any-order", KEY_ANY_ORDER, NULL, 0, "backward may add the shares of dq in any order", 2},
+    {"any-order", KEY_ANY_ORDER, NULL, 0, "a row more for backward: the shares of dq added in any order", 2},
     {"seed", KEY_SEED, "N", 0, "of the random numbers (default 1)", 2},
     {NULL, 0, NULL, 0, "Run:", 3},
     {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 3},
@@ -343,7 +343,7 @@ static sp_status choose_variant(bench_row *row) {
     return status == SP_UNSUPPORTED ? SP_OK : status;
 }
 
-static sp_status open_row(bench_row *row, bench_run *run, const attention_options *o, const choice *c) {
+static sp_status open_row(bench_row *row, bench_run *run, const attention_options *o, const choice *c, bool any_order) {
     bench_shape shape = shape_of(o, c);
     row->pass = (sp_attention_pass)o->passes.at[c->pass];
     row->wanted = o->variant_at[c->variant];
@@ -353,7 +353,7 @@ static sp_status open_row(bench_row *row, bench_run *run, const attention_option
                                    .causal = !o->full,
                                    .window = o->window,
                                    .compute_dead = o->compute_dead,
-                                   .any_order = o->any_order,
+                                   .any_order = any_order,
                                    .liveness = !o->no_liveness};
     SP_TRY(find_problem(&row->problem, run, &shape, o->seed));
     return choose_variant(row);
@@ -362,14 +362,16 @@ static sp_status open_row(bench_row *row, bench_run *run, const attention_option
 static sp_status open_rows(bench_run *run, const attention_options *o) {
     void *rows, *problems;
     int64_t n = n_choices(o);
-    SP_TRY(sp_allocate(&rows, n * (int64_t)sizeof *run->rows, "the rows of a benchmark"));
+    SP_TRY(sp_allocate(&rows, 2 * n * (int64_t)sizeof *run->rows, "the rows of a benchmark"));
     run->rows = rows;
     SP_TRY(sp_allocate(&problems, n * (int64_t)sizeof *run->problems, "the rows of a benchmark"));
     run->problems = problems;
     for (int64_t i = 0; i < n; i++) {
         choice c = choice_at(o, i);
         if (o->passes.at[c.pass] == SP_ATTENTION_DECODE && c.T > 0) continue; /* the lengths are not its own */
-        SP_TRY(open_row(&run->rows[run->n_rows++], run, o, &c));
+        SP_TRY(open_row(&run->rows[run->n_rows++], run, o, &c, false));
+        if (o->any_order && o->passes.at[c.pass] == SP_ATTENTION_BACKWARD)
+            SP_TRY(open_row(&run->rows[run->n_rows++], run, o, &c, true));
     }
     run->shape = run->rows[0].problem->shape;
     run->page_size = o->page_size;

@@ -116,7 +116,6 @@ static void print_mask(const bench_run *run) {
     if (options->window) printf(", window %" PRId64, options->window);
     if (run->page_size) printf(", decode from pages of %" PRId64 " keys", run->page_size);
     if (options->lambda != 1) printf(", lambda %g", (double)options->lambda);
-    if (options->any_order) printf(", dq in any order");
     puts(options->compute_dead ? ", zeros computed" : "");
 }
 
@@ -143,7 +142,7 @@ static void print_rates(const bench_run *run, const bench_row *row) {
     print_number(7, 2, shown(run, row_gb_per_s(row)));
     print_share(row->counts.dead_blocks, row->counts.blocks);
     print_share(row->counts.zero_pairs, row->counts.pairs);
-    putchar('\n');
+    puts(row->options.any_order ? "  dq in any order" : "");
 }
 
 static void print_row(const bench_run *run, const bench_row *row) {
