@@ -30,7 +30,8 @@ extern "C" const char *sp_gpu_refusal(const sp_attention *problem, sp_attention_
     if (problem->q.device <= 0) return "the tensors are not on a GPU";
     if (problem->q.dtype != SP_DTYPE_BF16 && problem->q.dtype != SP_DTYPE_F16) return "it computes bf16 and f16 alone";
     if (problem->q.shape[3] > 256 || problem->v.shape[3] > 256) return "heads are wider than 256 channels";
-    if (problem->liveness && pass == SP_ATTENTION_FORWARD && !writes_liveness) return "it writes no liveness words";
+    if (problem->liveness && !writes_liveness && pass == SP_ATTENTION_FORWARD && sp_tensor_count(&problem->k) > 0)
+        return "it writes no liveness words";
     if (problem->q.shape[1] > most || problem->k.shape[1] > most ||
         (problem->page_table && problem->pages_per_sequence * problem->k.shape[1] > most))
         return "a sequence is longer than 2^30 tokens";

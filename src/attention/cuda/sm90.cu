@@ -25,10 +25,7 @@ static const char *refusal_of_problem(const sp_attention *problem, sp_attention_
     if (pass == SP_ATTENTION_DECODE) return "it computes forward and backward alone so far";
     if (!is_hopper(problem->q.device - 1)) return "the GPU's compute capability is not 9";
     if (pass == SP_ATTENTION_BACKWARD) return sp_sm90_backward_refusal(problem);
-    if (problem->q.shape[3] > 128 || problem->v.shape[3] > 128) return "heads are wider than 128 channels";
-    if (problem->normalizer == SP_NORMALIZER_RECTIFIED) return "rectified is not among its normalizers";
-    if (problem->normalizer == SP_NORMALIZER_SOFTPICK && problem->lambda != 1) return "lambda is not 1";
-    if (problem->liveness) return "it writes no liveness words";
+    if (problem->q.shape[3] > 192 || problem->v.shape[3] > 192) return "heads are wider than 192 channels";
     if (sp_problem_wants_statistics(problem)) return "statistics are wanted";
     if (sp_tensor_count(&problem->k) == 0 || sp_tensor_count(&problem->v) == 0) return "there are no keys";
     if (!strides_fit(&problem->q) || !strides_fit(&problem->k) || !strides_fit(&problem->v))
@@ -52,17 +49,34 @@ typedef struct width_kernels {
 
 static const width_kernels widths[] = {
     {64, SM90_QUERIES_64, SM90_KEYS_64, sp_sm90_forward_64},
+    {96, SM90_QUERIES_96, SM90_KEYS_96, sp_sm90_forward_96},
     {128, SM90_QUERIES_128, SM90_KEYS_128, sp_sm90_forward_128},
+    {192, SM90_QUERIES_192, SM90_KEYS_192, sp_sm90_forward_192},
 };
 
 static const width_kernels *kernels_of(const sp_attention *problem) {
-    return &widths[problem->q.shape[3] > 64 || problem->v.shape[3] > 64];
+    const width_kernels *kernels = widths;
+    while (kernels->width < problem->q.shape[3] || kernels->width < problem->v.shape[3]) kernels++;
+    return kernels;
 }
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 extern "C" sp_status sp_sm90_forward_workspace(const sp_attention *problem, int64_t *n_bytes) {
     *n_bytes = SP_ALIGNMENT + gpu_view_bytes(problem, kernels_of(problem)->queries);
+    return SP_OK;
+}
+
+/* Where weights may be 0 the kernel sets bits; otherwise the words are known beforehand. */
+static sp_status begin_liveness(hopper_forward *job, const sp_attention *problem, cudaStream_t stream) {
+    sp_liveness_shape shape = sp_problem_liveness_shape(problem);
+    int64_t n_words;
+    job->liveness = problem->liveness;
+    if (!job->liveness) return SP_OK;
+    job->n_query_words = (int)shape.n_query_tiles, job->n_key_words = (int)shape.n_key_tiles;
+    if (rule_of(problem->normalizer) == RULE_EXPONENTIAL) return sp_sm90_liveness_seen(job, stream);
+    SP_TRY(sp_attention_liveness_words(problem, &n_words));
+    SP_CUDA_TRY(cudaMemsetAsync(job->liveness, 0, (size_t)n_words * sizeof *job->liveness, stream));
     return SP_OK;
 }
 
@@ -74,6 +88,8 @@ extern "C" sp_status sp_sm90_forward(const sp_attention *problem, void *workspac
     job.next_item = (int *)workspace;
     SP_TRY(gpu_view_begin(problem, kernels->queries, (char *)workspace + SP_ALIGNMENT, &job.view));
     if (job.view.n_items == 0) return SP_OK;
+    job.compute_dead = problem->compute_dead;
+    SP_TRY(begin_liveness(&job, problem, stream));
     SP_TRY(find_encoder(&encoder));
     SP_TRY(make_map(&job.q, encoder, &problem->q, 64));
     SP_TRY(make_map(&job.k, encoder, &problem->k, kernels->keys));

@@ -5,7 +5,7 @@
  *                   there is room, past the end of a tile too
  *   groups 1 ..     each has 64 queries of the tile; scores, numerators and outputs stay in registers
  *
- *   shared memory   | Q, 64 rows a group | K block a stage | V block a stage | barriers | numbers of tiles |
+ *   shared memory   | Q, 64 rows a group | K block a stage | V block a stage | barriers | tiles to come | votes |
  *
  * A group's step for a block of keys, the last block first:
  *   queue     S = Q K^T            of this block
@@ -13,24 +13,31 @@
  *   weigh     P' = numerators of S, while O is still computed
  * and the groups take turns in queueing, so that one weighs while the other's products run.
  *
+ * Where numerators may be 0, the four warps of a group vote on each slab of 64 queries x 16 keys of a block, while the scores
+ * of the next are computed: one bit for each 16 queries x 16 keys.  A slab without a bit adds nothing, and its product is
+ * not queued.
+ *
  * Scores stay in their registers while they are weighed: a block whose sums are too high (weigh.cuh) is measured and
  * weighed again from them. */
 #ifndef SP_ATTENTION_CUDA_SM90_FORWARD_CUH
 #define SP_ATTENTION_CUDA_SM90_FORWARD_CUH
+
+#include <type_traits>
 
 #include "attention/cuda/sm90_copy.cuh"
 #include "attention/cuda/sm90_launch.cuh"
 #include "attention/cuda/sm90_product.cuh"
 #include "device/cuda_check.cuh"
 
-/* A tile of queries, as one thread works it out for all.  Tiles are laid from a sequence's last query on, so that the one
- * that is not full has the fewest keys; it begins before the sequence. */
+/* A tile of queries, as one thread works it out for all.  Tiles are laid from the end of a sequence's last 64 queries on, so
+ * that the one that is not full has the fewest keys; it begins before the sequence, by whole groups of rows.  The rows
+ * of the last tile's last group that lie behind the sequence weigh nothing. */
 struct hopper_tile {
-    int b, h, key_head;
+    int b, h, key_head, sequence;
     int q_row, k_row;            /* its first row in the tensors, and the sequence's */
-    int n_before;                /* rows of it that lie before the sequence */
+    int first_row;               /* in the sequence; a multiple of 64, negative where the tile begins before it */
+    int n_q;                     /* queries of the sequence */
     int n_k;                     /* keys of the sequence */
-    int first_position;          /* of the tile's queries */
     int first_block, last_block; /* of keys that some query sees; none if first > last */
     bool none;                   /* there is no such tile: the end */
 };
@@ -45,8 +52,8 @@ template <int WIDTH_, int GROUPS_, int KEYS_, int STAGES_> struct hopper_shape {
         STAGES = STAGES_, /* of the rings of K and V */
         THREADS = (GROUPS + 1) * GROUP_THREADS,
         ROWS = GROUPS * GROUP_ROWS,
-        PANELS = WIDTH / TILE_ROW, /* of 64 channels: a tile is one after the other */
-        SCORES = KEYS / 2,         /* of a thread */
+        PANELS = (WIDTH + TILE_ROW - 1) / TILE_ROW, /* of 64 channels: a tile is one after the other */
+        SCORES = KEYS / 2,                          /* of a thread */
         OUTS = WIDTH / 2,
         STEPS = KEYS / 16, /* of a product over keys */
         Q_PANEL_BYTES = GROUP_ROWS * TILE_ROW_BYTES,
@@ -62,7 +69,8 @@ template <int WIDTH_, int GROUPS_, int KEYS_, int STAGES_> struct hopper_shape {
         V_BARRIERS = K_BARRIERS + 16 * STAGES,
         ITEM_BARRIERS = V_BARRIERS + 16 * STAGES,
         ITEMS_FIRST = ITEM_BARRIERS + 16 * ITEM_PLACES,
-        SHARED_BYTES = ITEMS_FIRST + ITEM_PLACES * (int)sizeof(hopper_tile),
+        VOTES_FIRST = ITEMS_FIRST + ITEM_PLACES * (int)sizeof(hopper_tile),
+        SHARED_BYTES = VOTES_FIRST + GROUPS * 8, /* two places a group: a warp may be a block ahead */
         REGISTERS_COPY = GROUPS == 2 ? 40 : 32,
         REGISTERS_COMPUTE = GROUPS == 2 ? 232 : 160,
     };
@@ -77,15 +85,15 @@ template <typename shape> __device__ __forceinline__ hopper_tile hopper_tile_of(
     gpu_item item = view_item(view, index);
     gpu_sequence sequence = view_sequence(view, item.sequence);
     int n_tiles = (sequence.n_q + shape::ROWS - 1) / shape::ROWS;
-    int first_row = sequence.n_q - (n_tiles - item.tile) * shape::ROWS;
-    tile.b = sequence.b, tile.h = item.h, tile.key_head = item.h / view.group;
-    tile.q_row = sequence.q_first + first_row, tile.k_row = sequence.k_first, tile.n_k = sequence.n_k;
-    tile.n_before = item.tile < n_tiles ? max(-first_row, 0) : (int)shape::ROWS;
-    tile.first_position = first_row + sequence.n_k - sequence.n_q;
-    int begin = view_visible(view, sequence, tile.first_position + tile.n_before).first;
-    int end = view_visible(view, sequence, tile.first_position + shape::ROWS - 1).end;
+    int n_rows = (sequence.n_q + GROUP_ROWS - 1) / GROUP_ROWS * GROUP_ROWS;
+    tile.b = sequence.b, tile.h = item.h, tile.key_head = item.h / view.group, tile.sequence = item.sequence;
+    tile.first_row = n_rows - (n_tiles - item.tile) * shape::ROWS, tile.n_q = sequence.n_q;
+    tile.q_row = sequence.q_first + tile.first_row, tile.k_row = sequence.k_first, tile.n_k = sequence.n_k;
+    int moved = sequence.n_k - sequence.n_q; /* positions against rows */
+    int begin = view_visible(view, sequence, max(tile.first_row, 0) + moved).first;
+    int end = view_visible(view, sequence, tile.first_row + shape::ROWS - 1 + moved).end;
     tile.first_block = begin / shape::KEYS;
-    tile.last_block = tile.n_before >= shape::ROWS || end <= begin ? tile.first_block - 1 : (end - 1) / shape::KEYS;
+    tile.last_block = item.tile >= n_tiles || end <= begin ? tile.first_block - 1 : (end - 1) / shape::KEYS;
     tile.none = false;
     return tile;
 }
@@ -183,10 +191,19 @@ template <typename shape> struct hopper_copier {
 
 /* ---- a group that computes ---------------------------------------------------------------------------------------------- */
 
-template <typename half_t, bool PICKS, typename shape> struct hopper_group {
-    enum { SCORES = shape::SCORES, OUTS = shape::OUTS, STEPS = shape::STEPS };
+/* PICKS: of softpick.  ANY: with any lambda, or rectified.  SKIPS: numerators may be 0, and what they do not need is left
+ * out. */
+template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> struct hopper_group {
+    enum {
+        SCORES = shape::SCORES,
+        OUTS = shape::OUTS,
+        STEPS = shape::STEPS,
+        EVERY_SLAB = (1 << STEPS) - 1,
+        F16 = std::is_same<half_t, __half>::value,
+    };
     typedef uint32_t weights[STEPS * 4]; /* numerators, rounded: the A of a product */
 
+    const hopper_forward &job;
     const gpu_view &view;
     hopper_rings<shape> rings;
     int group;
@@ -195,12 +212,16 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
 
     gpu_sequence sequence; /* its number of keys is all that is used */
     int first_position;    /* of the group's rows */
+    uint32_t votes;        /* where they lie */
+    uint32_t *words;       /* liveness of the group's rows, in the thread that writes it; else NULL */
+    uint32_t live;         /* of the last block, by its scores: what is 0 in f16 need not be 0 */
     weigh_row row[2];
     float s[SCORES]; /* scores */
     float out[OUTS];
 
-    __device__ __forceinline__ hopper_group(const gpu_view &all, const hopper_rings<shape> &every, int number)
-        : view(all), rings(every), group(number), q_parity(0) {}
+    __device__ __forceinline__ hopper_group(const hopper_forward &forward, const hopper_rings<shape> &every, int number)
+        : job(forward), view(forward.view), rings(every), group(number), q_parity(0),
+          votes(every.shared + shape::VOTES_FIRST + number * 8) {}
 
     /* ---- rows ---- */
 
@@ -208,15 +229,25 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
     /* Number of this lane's row within the group. */
     __device__ __forceinline__ int row_of(int half) { return warp_row() + 8 * half + threadIdx.x % LANES / 4; }
 
+    /* The group's first row in the sequence. */
+    __device__ __forceinline__ int first_row(const hopper_tile &tile) { return tile.first_row + group * GROUP_ROWS; }
+
     __device__ __forceinline__ void begin_rows(const hopper_tile &tile) {
         row_rule life = view_rule(view, tile.h);
         float shift = row_begin(&life);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            row[half].scale = view_row_scale(view, tile.h, first_position + row_of(half)) * LOG2_E;
+            float scale = view_row_scale(view, tile.h, first_position + row_of(half)) * LOG2_E;
+            row[half].scale = first_row(tile) + row_of(half) < tile.n_q ? scale : 0;
             row[half].sum = 0;
             weigh_set_shift(row[half], shift);
         }
+    }
+
+    __device__ __forceinline__ uint32_t *words_of(const hopper_tile &tile) {
+        if (!job.liveness || threadIdx.x % GROUP_THREADS != 0) return NULL;
+        int64_t head = (int64_t)tile.sequence * view.H + tile.h;
+        return job.liveness + (head * job.n_query_words + first_row(tile) / GROUP_ROWS) * job.n_key_words;
     }
 
     /* ---- products ---- */
@@ -233,12 +264,23 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         products_commit();
     }
 
-    __device__ __forceinline__ void queue_outputs(const weights &p) {
+    /* Of the slabs whose bits are set. */
+    __device__ __forceinline__ void queue_outputs(const weights &p, uint32_t slabs) {
         uint64_t v = operand_descriptor(rings.v_block(v_place.index), shape::K_PANEL_BYTES);
+        if (!SKIPS || slabs == EVERY_SLAB) {
+            products_begin();
 #pragma unroll
-        for (int i = 0; i < STEPS; i++)
-            product<half_t, shape::WIDTH>::across_k(out, p + 4 * i, operand_at(v, i * 16 * TILE_ROW_BYTES), true);
+            for (int i = 0; i < STEPS; i++) queue_slab(p, v, i);
+        } else {
+#pragma unroll
+            for (int i = 0; i < STEPS; i++)
+                if (slabs >> i & 1) products_begin(), queue_slab(p, v, i);
+        }
+        products_begin();
         products_commit();
+    }
+    __device__ __forceinline__ void queue_slab(const weights &p, uint64_t v, int i) {
+        product<half_t, shape::WIDTH>::across_k(out, p + 4 * i, operand_at(v, i * 16 * TILE_ROW_BYTES), true);
     }
 
     __device__ __forceinline__ void arrive(uint32_t barrier) { barrier_arrive_warp(barrier); }
@@ -268,6 +310,62 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
     __device__ __forceinline__ void group_wait() {
         role_sleep();
         asm volatile("bar.sync %0, %1;" ::"r"(1 + shape::GROUPS + group), "n"((int)GROUP_THREADS) : "memory");
+    }
+
+    /* ---- votes ---- */
+
+    /* One bit for each slab of the block at `key` in which a score of this lane's is positive. */
+    template <bool ALL> __device__ __forceinline__ uint32_t live_by_scores(int key) {
+        uint32_t bits = 0;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint32_t seen = ALL ? ~0u : seen_scores(half, key);
+#pragma unroll
+            for (int j = 0; j < shape::KEYS / 8; j++)
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    if ((seen >> (2 * j + i) & 1) && !(s[4 * j + 2 * half + i] * row[half].scale <= 0))
+                        bits |= 1u << j / 2;
+        }
+        return bits;
+    }
+
+    /* The same by numerators. */
+    static __device__ __forceinline__ uint32_t live_by_weights(const weights &p) {
+        uint32_t bits = 0;
+#pragma unroll
+        for (int i = 0; i < STEPS; i++)
+            if (p[4 * i] | p[4 * i + 1] | p[4 * i + 2] | p[4 * i + 3]) bits |= 1u << i;
+        return bits;
+    }
+
+    /* What the four warps of the group know of the slabs of a block with numerators p: a byte each. */
+    __device__ __forceinline__ uint32_t vote(const weights &p) {
+        uint32_t bits = __reduce_or_sync(~0u, F16 && job.liveness ? live : live_by_weights(p)), word;
+        asm volatile("st.shared.u8 [%0], %1;" ::"r"(votes + threadIdx.x % GROUP_THREADS / LANES), "r"(bits) : "memory");
+        group_wait();
+        asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(votes) : "memory");
+        votes ^= 4;
+        return __shfl_sync(~0u, word, 0); /* the same in all lanes, to the compiler's knowledge too */
+    }
+
+    __device__ __forceinline__ uint32_t slabs_of(uint32_t word) {
+        word |= word >> 16;
+        return job.compute_dead ? (uint32_t)EVERY_SLAB : (word | word >> 8) & EVERY_SLAB;
+    }
+
+    /* Adds a block's votes to the liveness words: blocks need not begin where words do. */
+    __device__ __forceinline__ void note(uint32_t word, int block) {
+        if (!words) return;
+        int slab = block * STEPS, place = slab % 8;
+        if (STEPS == 8) {
+            words[block] = word;
+            return;
+        }
+        uint32_t low = 0xff << place & 0xff, high = 0xff >> (8 - place);
+        atomicOr(words + slab / 8, word << place & low * 0x01010101u);
+        if (place + STEPS > 8 && (word >> (8 - place) & high * 0x01010101u))
+            atomicOr(words + slab / 8 + 1, word >> (8 - place) & high * 0x01010101u);
     }
 
     /* ---- weighing ---- */
@@ -302,7 +400,8 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
                     bool sees = ALL || seen >> (2 * j + i) & 1;
                     float score = s[4 * j + 2 * half + i];
                     y[i] = weigh_plain<PICKS>(row[half], PICKS && !sees ? 0 : score, &term);
-                    if (!PICKS) term = y[i] = sees ? y[i] : 0;
+                    if (!PICKS) term = y[i] = sees && !(ANY && y[i] <= row[half].unit) ? y[i] : 0;
+                    if (PICKS && ANY) term = fmaxf(y[i], -view.lambda * y[i]);
                     sums[half] += term;
                 }
                 p[j / 2 * 4 + j % 2 * 2 + half] =
@@ -362,6 +461,7 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         registers_settle(s);
         release_keys(last);
         weigh<false>(p, block * shape::KEYS, factor);
+        if (SKIPS && F16 && job.liveness) live = live_by_scores<false>(block * shape::KEYS);
     }
 
     /* Queues this block's scores and the outputs of the block before, whose numerators are p; p_next: this block's. */
@@ -371,14 +471,16 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         turn_wait();
         products_begin();
         queue_scores();
+        uint32_t word = SKIPS ? vote(p) : 0; /* while the scores are computed */
         rings.v.wait_full(v_place);
-        products_begin();
-        queue_outputs(p);
+        queue_outputs(p, slabs_of(word));
         turn_pass();
+        if (SKIPS) note(word, block + 1);
         products_wait<1>();
         registers_settle(s);
         release_keys(last);
         bool raised = weigh<ALL>(p_next, block * shape::KEYS, factor);
+        if (SKIPS && F16 && job.liveness) live = live_by_scores<ALL>(block * shape::KEYS);
         products_wait<0>();
         registers_settle(out);
         registers_settle(p);
@@ -386,10 +488,11 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         if (raised) scale_outputs(factor);
     }
 
-    __device__ __forceinline__ void step_last(weights &p) {
+    __device__ __forceinline__ void step_last(weights &p, int block) {
+        uint32_t word = SKIPS ? vote(p) : 0;
         rings.v.wait_full(v_place);
-        products_begin();
-        queue_outputs(p);
+        queue_outputs(p, slabs_of(word));
+        if (SKIPS) note(word, block);
         products_wait<0>();
         registers_settle(out);
         release_values();
@@ -422,24 +525,23 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
 
     /* ---- a tile ---- */
 
-    /* Every group takes one turn less than the tile has blocks.  Rows before the sequence may see other keys than the
-     * tile has. */
-    __device__ __forceinline__ void run_blocks(int first_block, int last_block) {
+    /* Every group takes one turn less than the tile has blocks, one that lies before the sequence too. */
+    __device__ __forceinline__ void run_blocks(const hopper_tile &tile) {
         weigh_range low = view_visible(view, sequence, first_position);
         weigh_range high = view_visible(view, sequence, first_position + GROUP_ROWS - 1);
-        int block = last_block, first = max(first_block, low.first / shape::KEYS);
+        int block = tile.last_block, first = max(tile.first_block, low.first / shape::KEYS);
         int clean =
             max(first, (high.first + shape::KEYS - 1) / shape::KEYS); /* from here on all rows see a block whole */
         int clean_end = low.end / shape::KEYS;                        /* up to here */
         weights p, p_next;
         barrier_wait(rings.q.full(group), q_parity);
         q_parity ^= 1;
-        if (block >= first && high.end > first * shape::KEYS) {
+        if (first_row(tile) >= 0 && block >= first && high.end > first * shape::KEYS) {
             for (; block * shape::KEYS >= high.end; block--) step_over(true);
             step_first(p, block, block == first);
             clear_values(block--);
             while (block >= first) {
-                if (block < clean_end && block > clean) {
+                if (!ANY && block < clean_end && block > clean) {
                     step<true>(p, p_next, block, false);
                     step<true>(p_next, p, block - 1, block - 1 == first);
                     block -= 2;
@@ -450,13 +552,13 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
                     for (int i = 0; i < STEPS * 4; i++) p[i] = p_next[i];
                 }
             }
-            step_last(p);
+            step_last(p, first);
         } else {
             arrive(rings.q.empty(group));
             step_over(false);
             block--;
         }
-        for (; block >= first_block; block--) step_over(true);
+        for (; block >= tile.first_block; block--) step_over(true);
     }
 
     /* Channels [channel, channel + 8) of a row. */
@@ -474,8 +576,8 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
         row_rule life = view_rule(view, tile.h);
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int local = group * GROUP_ROWS + row_of(half), t = tile.q_row + local;
-            bool inside = local >= tile.n_before;
+            int local = row_of(half), t = tile.q_row + group * GROUP_ROWS + local;
+            bool inside = first_row(tile) >= 0 && first_row(tile) + local < tile.n_q;
             weigh_range seen = view_visible(view, sequence, first_position + row_of(half));
             float sum = row[half].sum, factor = 0, log_sum = INFINITY;
             sum += __shfl_xor_sync(~0u, sum, 1);
@@ -499,11 +601,12 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
 
     __device__ __forceinline__ void run_tile(const hopper_tile &tile) {
         sequence.n_k = tile.n_k;
-        first_position = tile.first_position + group * GROUP_ROWS;
+        first_position = first_row(tile) + tile.n_k - tile.n_q;
+        if (SKIPS) words = words_of(tile);
         begin_rows(tile);
 #pragma unroll
         for (int i = 0; i < OUTS; i++) out[i] = 0;
-        if (tile.first_block <= tile.last_block) run_blocks(tile.first_block, tile.last_block);
+        if (tile.first_block <= tile.last_block) run_blocks(tile);
         store(tile);
     }
 
@@ -526,7 +629,7 @@ template <typename half_t, bool PICKS, typename shape> struct hopper_group {
 
 /* ---- the kernel --------------------------------------------------------------------------------------------------------- */
 
-template <typename half_t, bool PICKS, typename shape>
+template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape>
 __global__ void __launch_bounds__(shape::THREADS, 1) hopper_forward_kernel(const __grid_constant__ hopper_forward job) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char shared[];
@@ -543,7 +646,7 @@ __global__ void __launch_bounds__(shape::THREADS, 1) hopper_forward_kernel(const
         if (threadIdx.x == 0) hopper_copier<shape>(job, rings, tiles).run();
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((int)shape::REGISTERS_COMPUTE));
-        hopper_group<half_t, PICKS, shape>(job.view, rings, group - 1).run(tiles);
+        hopper_group<half_t, PICKS, ANY, SKIPS, shape>(job, rings, group - 1).run(tiles);
     }
 #endif
 }
@@ -551,11 +654,13 @@ __global__ void __launch_bounds__(shape::THREADS, 1) hopper_forward_kernel(const
 /* ---- launching ------------------------------------------------------------------------------------------------------ */
 
 typedef hopper_shape<64, SM90_QUERIES_64 / GROUP_ROWS, SM90_KEYS_64, 4> shape_64;
+typedef hopper_shape<96, SM90_QUERIES_96 / GROUP_ROWS, SM90_KEYS_96, 3> shape_96;
 typedef hopper_shape<128, SM90_QUERIES_128 / GROUP_ROWS, SM90_KEYS_128, 3> shape_128;
+typedef hopper_shape<192, SM90_QUERIES_192 / GROUP_ROWS, SM90_KEYS_192, 2> shape_192;
 
-template <typename half_t, bool PICKS, typename shape>
+template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape>
 static sp_status hopper_launch(const hopper_forward *job, cudaStream_t stream) {
-    auto kernel = hopper_forward_kernel<half_t, PICKS, shape>;
+    auto kernel = hopper_forward_kernel<half_t, PICKS, ANY, SKIPS, shape>;
     int device, n_multiprocessors;
     SP_CUDA_TRY(cudaGetDevice(&device));
     SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
@@ -566,13 +671,23 @@ static sp_status hopper_launch(const hopper_forward *job, cudaStream_t stream) {
     return SP_OK;
 }
 
+/* Votes cost dense problems some time: they are taken where liveness words are wanted, or time is lost anyway. */
+template <typename half_t, typename shape>
+static sp_status hopper_choose(const hopper_forward *job, cudaStream_t stream) {
+    switch (job->view.normalizer) {
+    case SP_NORMALIZER_SOFTPICK:
+        if (job->view.lambda != 1) return hopper_launch<half_t, true, true, true, shape>(job, stream);
+        return job->liveness ? hopper_launch<half_t, true, false, true, shape>(job, stream)
+                             : hopper_launch<half_t, true, false, false, shape>(job, stream);
+    case SP_NORMALIZER_RECTIFIED: return hopper_launch<half_t, false, true, true, shape>(job, stream);
+    default: return hopper_launch<half_t, false, false, false, shape>(job, stream);
+    }
+}
+
 template <typename shape>
 static sp_status hopper_dispatch(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream) {
-    bool picks = job->view.normalizer == SP_NORMALIZER_SOFTPICK;
-    if (dtype == SP_DTYPE_BF16)
-        return picks ? hopper_launch<__nv_bfloat16, true, shape>(job, stream)
-                     : hopper_launch<__nv_bfloat16, false, shape>(job, stream);
-    return picks ? hopper_launch<__half, true, shape>(job, stream) : hopper_launch<__half, false, shape>(job, stream);
+    return dtype == SP_DTYPE_BF16 ? hopper_choose<__nv_bfloat16, shape>(job, stream)
+                                  : hopper_choose<__half, shape>(job, stream);
 }
 
 #endif

@@ -11,14 +11,31 @@ struct hopper_forward {
     gpu_view view;       /* n_items tiles of as many queries as the width's sizes say */
     int *next_item;      /* 0 before the launch */
     CUtensorMap q, k, v; /* boxes of 64 channels: of 64 queries, or of a block of keys */
+    uint32_t *liveness;  /* NULL: not wanted; else 0 before the launch, and how many words there are for a head: */
+    int n_query_words, n_key_words;
+    bool compute_dead; /* as in sp_attention */
 };
 
 /* Queries of a tile and keys of a block, for each padded width. */
-enum { SM90_QUERIES_64 = 192, SM90_KEYS_64 = 96, SM90_QUERIES_128 = 128, SM90_KEYS_128 = 128 };
+enum {
+    SM90_QUERIES_64 = 192,
+    SM90_KEYS_64 = 96,
+    SM90_QUERIES_96 = 128,
+    SM90_KEYS_96 = 128,
+    SM90_QUERIES_128 = 128,
+    SM90_KEYS_128 = 128,
+    SM90_QUERIES_192 = 128,
+    SM90_KEYS_192 = 80,
+};
 
 extern "C" {
+/* Writes the words of a normalizer without zeros. */
+sp_status sp_sm90_liveness_seen(const hopper_forward *job, cudaStream_t stream);
+
 sp_status sp_sm90_forward_64(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
+sp_status sp_sm90_forward_96(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_128(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
+sp_status sp_sm90_forward_192(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 }
 
 #endif

@@ -61,19 +61,31 @@ template <typename half_t, int N> struct product;
 #define ACCUMULATORS_64                                                                                                \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                           \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define ACCUMULATORS_80 ACCUMULATORS_64 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define ACCUMULATORS_96                                                                                                \
     ACCUMULATORS_64 ", "                                                                                               \
                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define ACCUMULATORS_128                                                                                               \
     ACCUMULATORS_96 ", "                                                                                               \
                     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define ACCUMULATORS_192                                                                                               \
+    ACCUMULATORS_128 ", "                                                                                              \
+                     "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "                \
+                     "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define ACCUMULATORS_256                                                                                               \
+    ACCUMULATORS_192 ", "                                                                                              \
+                     "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "    \
+                     "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define ACCUMULATE_8(i)                                                                                                \
     "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]),        \
         "+f"(c[i + 7])
 #define ACCUMULATE_16(i) ACCUMULATE_8(i), ACCUMULATE_8(i + 8)
 #define ACCUMULATE_64    ACCUMULATE_16(0), ACCUMULATE_16(16)
+#define ACCUMULATE_80    ACCUMULATE_64, ACCUMULATE_8(32)
 #define ACCUMULATE_96    ACCUMULATE_64, ACCUMULATE_16(32)
 #define ACCUMULATE_128   ACCUMULATE_96, ACCUMULATE_16(48)
+#define ACCUMULATE_192   ACCUMULATE_128, ACCUMULATE_16(64), ACCUMULATE_16(80)
+#define ACCUMULATE_256   ACCUMULATE_192, ACCUMULATE_16(96), ACCUMULATE_16(112)
 
 /* n0 .. n5: the numbers of the operands after the N / 2 accumulators */
 #define DEFINE_PRODUCT(half_t, name, N, n0, n1, n2, n3, n4, n5)                                                        \
@@ -100,8 +112,11 @@ template <typename half_t, int N> struct product;
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 DEFINE_PRODUCTS(64, 32, 33, 34, 35, 36, 37)
+DEFINE_PRODUCTS(80, 40, 41, 42, 43, 44, 45)
 DEFINE_PRODUCTS(96, 48, 49, 50, 51, 52, 53)
 DEFINE_PRODUCTS(128, 64, 65, 66, 67, 68, 69)
+DEFINE_PRODUCTS(192, 96, 97, 98, 99, 100, 101)
+DEFINE_PRODUCTS(256, 128, 129, 130, 131, 132, 133)
 #endif
 
 /* Four words of each of four neighbouring lanes, as a 4 x 4 matrix, transposed. */
