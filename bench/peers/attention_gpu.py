@@ -83,14 +83,14 @@ CASES = [  # what matters most first: a budget of time may cut the end
 # ---- our own tool
 
 
-def tool_command(a, case, passes, patterns, more=()):
+def tool_command(a, case, attention, patterns, *more):
+    passes = case["passes"]
     shape = ["--batch", case["B"], "--heads", case["H"], "--kv-heads", case["Hkv"], "--head-dim", case["D"]]
     shape += ["--key-length", case["S"]] if "decode" in passes else ["--length", case["T"]]
     shape += ["--page-size", case["page"]] if case["page"] else []
     shape += [] if case["causal"] or "decode" in passes else ["--no-causal"]
-    return [a.tool, "bench", "attention", "--device", a.device, "--json", "--dtype", "bf16", "--attention",
-            "softpick,softmax" if patterns == ["dense"] else "softpick", "--passes", ",".join(passes), "--pattern",
-            ",".join(patterns), *map(str, shape), *more]
+    return [a.tool, "bench", "attention", "--device", a.device, "--json", "--dtype", "bf16", "--attention", attention,
+            "--passes", ",".join(passes), "--pattern", ",".join(patterns), *map(str, shape), *more]
 
 
 def run_tool(a, case, label, command):
@@ -114,6 +114,8 @@ def run_tool(a, case, label, command):
         line = {"case": case["name"], "who": "softpick", **{k: c[k] for k in ("attention", "pass", "pattern", "variant")}}
         if c["pattern"].startswith("captured="):
             line["pattern"] = "captured"
+        if label == "-zeros" and c["pattern"] == "dense":
+            line["pattern"] = "dense, words"
         if c["variant"] is None:
             write(a, {**line, "reason": c["refused"]})
             continue
@@ -123,15 +125,18 @@ def run_tool(a, case, label, command):
 
 
 def ours(a, case):
+    """Dense numbers without liveness words; what has zeros with them, and dense numbers once more, to see what they cost."""
     patterns = case["patterns"]
     if patterns == ["captured"]:
         if a.captured:
-            run_tool(a, case, "", tool_command(a, case, case["passes"], ["captured=" + a.captured]))
-        return
-    more = ["--any-order"] if case["any_order"] else []
-    run_tool(a, case, "", tool_command(a, case, case["passes"], ["dense"], more))
-    if patterns != ["dense"]:
-        run_tool(a, case, "-zeros", tool_command(a, case, case["passes"], [p for p in patterns if p != "dense"]))
+            run_tool(a, case, "", tool_command(a, case, "softpick", ["captured=" + a.captured]))
+    elif case["passes"] == ["decode"]:
+        run_tool(a, case, "", tool_command(a, case, "softpick,softmax", patterns))
+    else:
+        more = ["--no-liveness"] + ["--any-order"] * case["any_order"]
+        run_tool(a, case, "", tool_command(a, case, "softpick,softmax", ["dense"], *more))
+        if patterns != ["dense"]:
+            run_tool(a, case, "-zeros", tool_command(a, case, "softpick", patterns))
 
 
 # ---- the peers: functions of q (B,H,T,D), k and v (B,Hkv,S,D)

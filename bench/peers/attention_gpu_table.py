@@ -93,7 +93,7 @@ def show_passes(out, form, about, cells):
 
 
 def show_zeros(out, form, cells):
-    """Forward and backward where much is zero, against our own dense numbers of that shape."""
+    """Forward and backward with liveness words, against our own without them on dense numbers of that shape."""
     table = Table("zeros", "pass", "pattern", "row", "words", "dead blocks", "zeros", "ms", "TFLOP/s", "/own dense", "/cudnn")
     for (case, who, attention, which, pattern, any_order), line in cells.items():
         if who != "softpick" or pattern == "dense" or which == "decode" or any_order:
