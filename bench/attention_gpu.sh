@@ -9,7 +9,8 @@
 #   CAPTURED  file of softpick bench capture, for the case captured; without it that case is left out
 #   BUDGET (330: seconds after which no further case begins)   PYTHON (python3; without PyTorch the library stands alone)
 #   PYTHON_LIBRARIES  LD_LIBRARY_PATH of PyTorch (default: none, as it brings libraries of its own)
-# The exit status is 1 if anything that was asked for could not be measured; the tables tell what and why.
+# The exit status is 1 if anything that was asked for could not be measured; the tables tell what and why.  If it is stopped,
+# they show what was measured by then.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tool=${TOOL:-${1:-build/cuda}/softpick}
@@ -46,9 +47,11 @@ case ${PEERS-all} in
 esac
 unset LD_LIBRARY_PATH
 if [ -n "${PYTHON_LIBRARIES:-}" ]; then export LD_LIBRARY_PATH="$PYTHON_LIBRARIES"; fi
-status=0
-"$python" "$here/peers/attention_gpu.py" "$@" || status=1
-[ -s "$folder/lines.jsonl" ] || exit 1
-"$python" "$here/peers/attention_gpu_table.py" "$folder/lines.jsonl" | tee "$folder/table.txt"
-grep -q '"reason"' "$folder/lines.jsonl" && status=1
-exit $status
+
+finish() {
+    [ ! -s "$folder/lines.jsonl" ] || "$python" "$here/peers/attention_gpu_table.py" "$folder/lines.jsonl" | tee "$folder/table.txt"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+"$python" "$here/peers/attention_gpu.py" "$@"
+! grep -q '"reason"' "$folder/lines.jsonl"

@@ -133,7 +133,7 @@ def show_reasons(out, reasons):
         print(f"- {case}, {who} {which}".rstrip() + f": {reason}", file=out)
 
 
-def show_about(out, about):
+def show_about(out, form, about):
     scale, torch = about.get("scale", {}), about.get("pytorch")
     words = [scale.get("device") or (torch or {}).get("device", "")]
     if scale.get("copy_gb_per_s"):
@@ -141,14 +141,13 @@ def show_about(out, about):
     if scale.get("matmul_gflops"):
         words.append(f"bf16 product of 8192 x 8192 x 8192 {1e-3 * scale['matmul_gflops']:.0f} TFLOP/s")
     words.append(f"PyTorch {torch['version']}, cuDNN {torch['cudnn']}" if torch else "no PyTorch")
-    for line in about.get("machine", {}).get("lines", []):
-        print(line + "  ", file=out)
-    print("; ".join(words) + "\n", file=out)
+    lines = about.get("machine", {}).get("lines", []) + ["; ".join(word for word in words if word)]
+    print(("  \n" if form is MARKDOWN else "\n").join(lines) + "\n", file=out)
 
 
 def show(paths, out, form):
     about, cells, reasons = read(paths)
-    show_about(out, about)
+    show_about(out, form, about)
     show_passes(out, form, about, cells)
     show_zeros(out, form, cells)
     show_decode(out, form, cells)
