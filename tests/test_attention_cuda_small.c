@@ -15,12 +15,14 @@
 #include <dlfcn.h>
 
 #include "attention/select.h"
+#include "attention_signs.h"
 #include "cuda_agree.h"
 
 typedef struct small_case {
     const char *name;
     attention_shape shape; /* what is 0 here becomes what `shape_of` says */
     bool decode, any_order;
+    bool signs; /* most blocks of scores are negative */
 } small_case;
 
 static const small_case cases[] = {
@@ -41,6 +43,13 @@ static const small_case cases[] = {
     {.name = "high scores", .shape = {.T = 200, .causal = true, .spread = 8}},
     {.name = "liveness", .shape = {.T = 300, .causal = true, .liveness = true}},
     {.name = "liveness, lengths", .shape = {.B = 2, .T = 130, .S = 300, .lengths = true, .liveness = true}},
+    {.name = "dead blocks", .shape = {.T = 450, .causal = true, .liveness = true}, .signs = true},
+    {.name = "dead blocks, all computed",
+     .shape = {.T = 200, .S = 300, .liveness = true, .compute_dead = true},
+     .signs = true},
+    {.name = "dead blocks, packed",
+     .shape = {.T = 400, .n_packed = 4, .causal = true, .liveness = true},
+     .signs = true},
     {.name = "any order", .shape = {.T = 450, .causal = true}, .any_order = true},
     {.name = "cache", .shape = {.T = 1, .S = 1000, .H = 8, .Hkv = 2}, .decode = true},
     {.name = "cache, a few queries",
@@ -52,6 +61,7 @@ static const small_case cases[] = {
     {.name = "cache, lengths, softmax",
      .shape = {.B = 3, .T = 1, .S = 300, .H = 4, .lengths = true, .normalizer = SP_NORMALIZER_SOFTMAX},
      .decode = true},
+    {.name = "cache, dead keys", .shape = {.T = 1, .S = 900, .H = 4, .Hkv = 1}, .decode = true, .signs = true},
     {.name = "cache, window",
      .shape = {.T = 1, .S = 700, .H = 4, .Hkv = 2, .causal = true, .window = 130},
      .decode = true},
@@ -84,6 +94,10 @@ static attention_shape shape_of(const small_case *at, int64_t D) {
     if (shape.spread == 0) shape.spread = 1;
     shape.lambda = 1, shape.eps = SP_EPS_DEFAULT, shape.seed = (uint64_t)(at - cases) + 1;
     return shape;
+}
+
+static void change(attention_case *c, const void *user) {
+    if (((const small_case *)user)->signs) case_signs(c, 7);
 }
 
 /* ---- one pass by one row --------------------------------------------------------------------------------------------- */
@@ -144,6 +158,7 @@ static bool row_agrees(const small_case *at, const cuda_truth *truth, int64_t D,
     snprintf(what, sizeof what, "%s, D %lld, %s", at->name, (long long)D, row);
     setenv("SP_ATTENTION", row, 1);
     case_open(&host, &shape);
+    change(&host, at);
     bool near = pass_agrees(what, truth, &host, at->decode ? SP_ATTENTION_DECODE : SP_ATTENTION_FORWARD, at->any_order,
                             n_taken);
     cuda_take_forward(&host, truth);
@@ -166,7 +181,8 @@ static void check_width(int64_t D) {
     for (int i = 0; i < CASES; i++) {
         attention_shape shape = shape_of(&cases[i], D);
         cuda_truth truth;
-        cuda_truth_open(&truth, &shape, NULL, NULL, cases[i].decode, false);
+        cuda_truth_open(&truth, &shape, change, &cases[i], cases[i].decode, false);
+        truth.alike = cases[i].signs;
         for (int row = 0; row < sp_attention_table.n_rows; row++) {
             const sp_variant *variant = sp_variant_at(&sp_attention_table, row);
             if (!((const sp_attention_row *)variant)->gpu || (*wanted && strcmp(wanted, variant->name))) continue;
@@ -195,6 +211,10 @@ static void heads_of_96_channels_agree(void **state) {
     (void)state;
     check_width(96);
 }
+static void heads_of_192_channels_agree(void **state) {
+    (void)state;
+    check_width(192);
+}
 static void heads_of_256_channels_agree(void **state) {
     (void)state;
     check_width(256);
@@ -202,9 +222,8 @@ static void heads_of_256_channels_agree(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(heads_of_64_channels_agree),
-        cmocka_unit_test(heads_of_128_channels_agree),
-        cmocka_unit_test(heads_of_96_channels_agree),
+        cmocka_unit_test(heads_of_64_channels_agree),  cmocka_unit_test(heads_of_128_channels_agree),
+        cmocka_unit_test(heads_of_96_channels_agree),  cmocka_unit_test(heads_of_192_channels_agree),
         cmocka_unit_test(heads_of_256_channels_agree),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
