@@ -74,8 +74,8 @@ CASES = [  # what matters most first: a budget of time may cut the end
     prefill(128, 8192, any_order=True),
     prefill(128, 16384, any_order=True),
     prefill(64, 2048, name="captured", patterns=["captured"], peers=[]),
-    prefill(64, 4096, name="d64-4096-full", causal=False),
-    prefill(128, 4096, name="d128-4096-full", causal=False),
+    prefill(64, 4096, name="d64-4096-full", causal=False, peers=SDPA),
+    prefill(128, 4096, name="d128-4096-full", causal=False, peers=SDPA),
     prefill(96, 4096, width=2304, peers=SDPA),
     prefill(256, 4096, peers=SDPA),
 ]
