@@ -7,7 +7,8 @@
 # In the environment:
 #   CASES (all: python3 bench/peers/attention_gpu.py --list)   PEERS (cudnn,flash,flex,flex_softpick,triton,naive; none: no peer)
 #   CAPTURED  file of softpick bench capture, for the case captured; without it that case is left out
-#   BUDGET (330: seconds after which no further case begins)   PYTHON (python3; without PyTorch the library stands alone)
+#   PREPARE (yes: peers are compiled, all at once, before the first case; no; only: that and no more, beside other work)
+#   BUDGET (200: seconds after which no further case begins)   PYTHON (python3; without PyTorch the library stands alone)
 #   PYTHON_LIBRARIES  LD_LIBRARY_PATH of PyTorch (default: none, as it brings libraries of its own)
 # The exit status is 1 if anything that was asked for could not be measured; the tables tell what and why.  If it is stopped,
 # they show what was measured by then.
@@ -37,7 +38,7 @@ gpu() { nvidia-smi --query-gpu="$1" --format=csv,noheader | head -n 1; }
 } | tee "$folder/machine.txt" >&2
 
 set -- --tool "$tool" --tool-libraries "${LD_LIBRARY_PATH:-}" --out "$folder" --machine "$folder/machine.txt" \
-    --budget "${BUDGET:-330}"
+    --budget "${BUDGET:-200}"
 if [ -n "${CASES:-}" ]; then set -- "$@" --cases "$CASES"; fi
 if [ -n "${CAPTURED:-}" ]; then set -- "$@" --captured "$CAPTURED"; fi
 case ${PEERS-all} in
@@ -47,6 +48,9 @@ case ${PEERS-all} in
 esac
 unset LD_LIBRARY_PATH
 if [ -n "${PYTHON_LIBRARIES:-}" ]; then export LD_LIBRARY_PATH="$PYTHON_LIBRARIES"; fi
+
+if [ "${PREPARE:-yes}" != no ]; then "$python" "$here/peers/attention_gpu.py" --prepare "$@" || true; fi
+[ "${PREPARE:-yes}" != only ] || exit 0
 
 finish() {
     [ ! -s "$folder/lines.jsonl" ] || "$python" "$here/peers/attention_gpu_table.py" "$folder/lines.jsonl" | tee "$folder/table.txt"

@@ -1,9 +1,11 @@
 """Attention of PyTorch on a GPU beside `softpick bench attention --device cuda`: the same shapes, counting and clock.
 
     python3 bench/peers/attention_gpu.py --tool build/cuda/softpick --out FOLDER [--cases d64-4096,...] [--peers cudnn,...]
+    python3 bench/peers/attention_gpu.py --prepare [--cases ...] [--peers ...]
 
 Case by case: first the tool, then each peer.  FOLDER gets the tool's JSON (ours-CASE*.json) and lines.jsonl with one object
-for each measured pass of anyone, or the reason why there is none.  Without PyTorch the tool stands alone.
+for each measured pass of anyone, or the reason why there is none.  Without PyTorch the tool stands alone.  --prepare compiles the
+peers that need it, all at once, and checks them; the run then finds them in the caches of PyTorch and Triton.
 
 Peers: cudnn, flash   scaled_dot_product_attention by that backend, softmax
        flex           flex_attention, compiled, softmax
@@ -327,6 +329,29 @@ def short(error):
     return f"{type(error).__name__}: {lines[0].strip()}"[:300]
 
 
+COMPILED = ("flex", "flex_softpick", "triton", "naive")
+
+
+def prepare(a):
+    """A process for each peer and case that has something to compile: Triton's code is one for a head width and a mask."""
+    wanted = {}
+    for case in a.cases:
+        for name in case["peers"]:
+            if name in a.peers and name in COMPILED:
+                wanted.setdefault((name, case["D"], case["causal"]) if name == "triton" else (name, case["name"]), case)
+    if len(wanted) == 1:
+        (name, *_), case = wanted.popitem()
+        Peer(case, name)
+        return
+    command = [sys.executable, os.path.abspath(__file__), "--prepare"]
+    began = time.perf_counter()
+    running = [(case["name"], key[0], subprocess.Popen(command + ["--cases", case["name"], "--peers", key[0]]))
+               for key, case in wanted.items()]
+    for case, name, process in running:
+        failed = process.wait() != 0
+        say(f"{time.perf_counter() - began:6.1f} s  {case} {name}: {'failed' if failed else 'compiled and checked'}")
+
+
 def peers(a, case):
     wanted = [name for name in case["peers"] if name in a.peers]
     ready = []
@@ -383,7 +408,8 @@ def parse():
     parser.add_argument("--machine", help="file with lines about the machine, which are to stand before the tables")
     parser.add_argument("--limit", type=float, default=120, help="seconds for one run of the tool")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no further case begins")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--prepare", action="store_true", help="compile and check peers, and no more")
+    parser.add_argument("--list", action="store_true", help="the names of the cases, and no more")
     a = parser.parse_args()
     names = [case["name"] for case in CASES]
     if a.list:
@@ -394,27 +420,31 @@ def parse():
     for word, known in [(w, names) for w in a.cases] + [(w, PEERS) for w in a.peers]:
         if word not in known:
             parser.error(f'"{word}" is not one of {", ".join(known)}')
+    a.cases = [case for case in CASES if case["name"] in a.cases]
     a.scale = None
     return a
 
 
 def main():
     a = parse()
+    has_peers = torch is not None and torch.cuda.is_available()
+    if has_peers:
+        torch._functorch.config.donated_buffer = False  # a graph may go backward more than once
+    if a.prepare:
+        if has_peers:
+            prepare(a)
+        return
     os.makedirs(a.out, exist_ok=True)
     if a.machine:
         with open(a.machine) as file:
             write(a, {"who": "machine", "lines": file.read().splitlines()})
-    has_peers = torch is not None and torch.cuda.is_available()
     if has_peers:
-        torch._functorch.config.donated_buffer = False  # a graph may go backward more than once
         write(a, {"who": "pytorch", "version": torch.__version__, "cudnn": torch.backends.cudnn.version(),
                   "device": torch.cuda.get_device_name()})
     else:
         say("no PyTorch that sees a GPU: the library alone")
     began = time.perf_counter()
-    for case in CASES:
-        if case["name"] not in a.cases:
-            continue
+    for case in a.cases:
         if time.perf_counter() - began > a.budget:
             write(a, {"case": case["name"], "who": "all", "reason": "no time was left"})
             continue
