@@ -31,7 +31,7 @@ static bool are_alike(const sp_attention *problem) { return !problem->cu_q && !p
 
 static backward_sequence cut_sequence(const sp_attention *problem, int64_t i, int tile_first, int block_first) {
     sp_sequence from = sp_problem_sequence(problem, i);
-    return {(int)from.b,   (int)from.q_first,  (int)from.k_first, (int)from.n_q,
+    return {(int)i,        (int)from.b,        (int)from.q_first, (int)from.k_first, (int)from.n_q,
             (int)from.n_k, (int)from.n_k_rows, tile_first,        block_first};
 }
 
@@ -74,6 +74,7 @@ int64_t sp_backward_carve(backward_task *task, const sp_attention *problem, char
     task->partial = (float *)take(tiles * (int64_t)sizeof(float));
     if (!are_alike(problem))
         task->sequences = (backward_sequence *)take(task->n_sequences * (int64_t)sizeof(backward_sequence));
+    if (task->liveness) task->tile_blocks = (key_range *)take(tiles * (int64_t)sizeof(key_range));
     return used;
 }
 
@@ -163,30 +164,32 @@ static sp_status write_sequences(const backward_task *task, const sp_attention *
 
 /* ---- rows ------------------------------------------------------------------------------------------------------- */
 
-constexpr int ROW_THREADS = 128, FEW_THREADS = 512, FEW_KEYS = 64, MOST_SEQUENCES = 65535;
+constexpr int ROW_THREADS = 128, FEW_KEYS = 64;
 
-static __host__ __device__ __forceinline__ int count_keys(const backward_task &task, const backward_sequence &sequence,
-                                                          int t) {
+static __device__ __forceinline__ int count_keys(const backward_task &task, const backward_sequence &sequence, int t) {
     key_range seen = visible_keys(task, sequence, t);
     return seen.end - seen.first;
 }
 
-/* Chunk `chunk` of two rows, multiplied and summed. */
-template <typename half_t>
-static __device__ __forceinline__ float dot_chunk(const char *left, const char *right, int chunk, int width) {
-    float sum = 0;
-    if (8 * chunk + 8 <= width) {
-        uint4 a = reinterpret_cast<const uint4 *>(left)[chunk], b = reinterpret_cast<const uint4 *>(right)[chunk];
-        const uint32_t pairs[4][2] = {{a.x, b.x}, {a.y, b.y}, {a.z, b.z}, {a.w, b.w}};
-        for (int i = 0; i < 4; i++) {
-            float2 x = unpack_pair<half_t>(pairs[i][0]), y = unpack_pair<half_t>(pairs[i][1]);
-            sum = fmaf(x.x, y.x, sum);
-            sum = fmaf(x.y, y.y, sum);
-        }
-    } else {
-        for (int i = 8 * chunk; i < width; i++)
-            sum = fmaf((float)reinterpret_cast<const half_t *>(left)[i],
-                       (float)reinterpret_cast<const half_t *>(right)[i], sum);
+/* Chunk `chunk` of a row of `width` numbers; zeros past its end. */
+static __device__ __forceinline__ uint4 load_chunk(const char *row, int chunk, int width) {
+    uint4 four = make_uint4(0, 0, 0, 0);
+    if (8 * chunk + 8 <= width) return reinterpret_cast<const uint4 *>(row)[chunk];
+    uint16_t *numbers = reinterpret_cast<uint16_t *>(&four);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (8 * chunk + i < width) numbers[i] = reinterpret_cast<const uint16_t *>(row)[8 * chunk + i];
+    return four;
+}
+
+/* sum + a . b of two chunks. */
+template <typename half_t> static __device__ __forceinline__ float dot_chunk(uint4 a, uint4 b, float sum) {
+    const uint32_t pairs[4][2] = {{a.x, b.x}, {a.y, b.y}, {a.z, b.z}, {a.w, b.w}};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 x = unpack_pair<half_t>(pairs[i][0]), y = unpack_pair<half_t>(pairs[i][1]);
+        sum = fmaf(x.x, y.x, sum);
+        sum = fmaf(x.y, y.y, sum);
     }
     return sum;
 }
@@ -210,9 +213,44 @@ static __device__ __forceinline__ void store_row(const backward_task &task, int6
     }
     backward_row_pair &pair = reinterpret_cast<backward_row_pair *>(task.row_facts)[index / 2];
     pair.log2_d[index % 2] = row.log2_d;
-    pair.unit[index % 2] = row.unit;
-    pair.dead_gradient[index % 2] = task.lambda * row.delta;
     pair.delta[index % 2] = row.delta;
+}
+
+/* Between which words of a tile (of 128 keys each) there is something to compute.  Where no weight of any row is positive,
+ * delta is 0 and so are all gradients; if besides lambda is 0, the keys of a word without a bit get nothing. */
+static __device__ key_range find_blocks(const backward_task &task, const backward_sequence &sequence, int h, int tile) {
+    const key_range seen = tile_keys(task, sequence, tile);
+    const uint32_t *words = tile_words(task, sequence, h, tile);
+    __shared__ int first, end;
+    if (threadIdx.x == 0) first = INT_MAX, end = 0;
+    __syncthreads();
+    for (int i = seen.first / SP_LIVENESS_KEYS + (int)threadIdx.x; i * SP_LIVENESS_KEYS < seen.end;
+         i += (int)blockDim.x)
+        if (words[i]) atomicMin(&first, i), atomicMax(&end, i + 1);
+    __syncthreads();
+    if (end == 0 || task.lambda == 0) return {first, end};
+    return {seen.first / SP_LIVENESS_KEYS, (seen.end + SP_LIVENESS_KEYS - 1) / SP_LIVENESS_KEYS};
+}
+
+/* A tile to which no block of keys will come: its queries have no gradient. */
+template <typename half_t>
+static __device__ void clear_dq(const backward_task &task, const backward_sequence &sequence, int h, int first) {
+    for (int i = threadIdx.x; i < TILE_QUERIES * task.dq.width / 8; i += (int)blockDim.x) {
+        int t = first + i / (task.dq.width / 8), chunk = i % (task.dq.width / 8);
+        if (t < sequence.n_q)
+            reinterpret_cast<uint4 *>(task.dq.at(sequence.b, sequence.q_first + t, h))[chunk] = make_uint4(0, 0, 0, 0);
+    }
+}
+
+/* What the blocks of keys of the row sm90 do not do themselves. */
+template <typename half_t>
+static __device__ __forceinline__ void begin_blocks(const backward_task &task, const backward_sequence &sequence, int h,
+                                                    int tile, int64_t index) {
+    key_range blocks = {0, 0};
+    if (tile * TILE_QUERIES < sequence.n_q)
+        blocks = task.liveness ? find_blocks(task, sequence, h, tile) : tile_keys(task, sequence, tile);
+    if (task.liveness && threadIdx.x == 0) task.tile_blocks[index] = blocks;
+    if (blocks.first >= blocks.end) clear_dq<half_t>(task, sequence, h, tile * TILE_QUERIES);
 }
 
 /* The sum of a group of threads' numbers, in the same order each time; in thread 0. */
@@ -239,91 +277,136 @@ static __device__ void begin_tile(const backward_task &task, int64_t tile, int w
     if (threadIdx.x == 0) task.partial[tile] = dsink;
 }
 
-/* A tile of a head.  `lanes` threads a row, one chunk each.  Tiles whose first query sees few keys are left out. */
+/* What chunk `chunk` of out and dout adds to delta of query t's row. */
 template <typename half_t>
-static __global__ void __launch_bounds__(ROW_THREADS)
-    prepare_rows_kernel(const __grid_constant__ backward_task task, int lanes) {
-    const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
-    const int h = blockIdx.y, first = (blockIdx.x - sequence.tile_first) * TILE_QUERIES, chunk = threadIdx.x % lanes;
-    const int64_t tile = (int64_t)h * task.n_tiles + blockIdx.x;
-    float dsink = 0;
-    if (first < sequence.n_q && count_keys(task, sequence, first) <= FEW_KEYS) return;
-    for (int row = threadIdx.x / lanes; row < TILE_QUERIES; row += ROW_THREADS / lanes) {
-        int t = first + row;
-        bool there = t < sequence.n_q;
-        float delta = there && 8 * chunk < task.out.width
-                          ? dot_chunk<half_t>(task.out.at(sequence.b, sequence.q_first + t, h),
-                                              task.dout.at(sequence.b, sequence.q_first + t, h), chunk, task.out.width)
-                          : 0;
-        for (int i = lanes / 2; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
-        if (chunk > 0) continue;
-        float share = 0;
-        store_row(task, tile * TILE_QUERIES + row,
-                  there ? row_of(task, sequence, h, t, delta, &share) : backward_row{0, INFINITY, 0, 0});
-        dsink += share;
+static __device__ __forceinline__ float delta_share(const backward_task &task, const backward_sequence &sequence, int h,
+                                                    int t, int chunk) {
+    const int row = sequence.q_first + t;
+    if (t >= sequence.n_q || 8 * chunk >= task.out.width) return 0;
+    return dot_chunk<half_t>(load_chunk(task.out.at(sequence.b, row, h), chunk, task.out.width),
+                             load_chunk(task.dout.at(sequence.b, row, h), chunk, task.out.width), 0);
+}
+
+/* delta of a tile's rows from the stored output.  WIDTH / 8 threads a row, a chunk each; four rows are on their way. */
+template <typename half_t, int WIDTH>
+static __device__ __forceinline__ void deltas_by_outputs(const backward_task &task, const backward_sequence &sequence,
+                                                         int h, int first, float *deltas) {
+    constexpr int CHUNKS = WIDTH / 8, ROWS = ROW_THREADS / CHUNKS;
+    const int chunk = threadIdx.x % CHUNKS;
+    for (int begin = threadIdx.x / CHUNKS; begin < TILE_QUERIES; begin += 4 * ROWS) {
+        float delta[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) delta[i] = delta_share<half_t>(task, sequence, h, first + begin + i * ROWS, chunk);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            for (int distance = CHUNKS / 2; distance > 0; distance /= 2)
+                delta[i] += __shfl_xor_sync(0xffffffff, delta[i], distance);
+            if (chunk == 0) deltas[begin + i * ROWS] = delta[i];
+        }
     }
-    begin_tile(task, tile, lanes * 8, dsink);
 }
 
+/* Rows of one head of a tensor. */
+struct head_rows {
+    const backward_tensor &tensor;
+    int b, first, n, h;
+
+    __device__ __forceinline__ uint4 load(int row, int chunk) const {
+        return row < n ? load_chunk(tensor.at(b, first + row, h), chunk, tensor.width) : make_uint4(0, 0, 0, 0);
+    }
+};
+
+/* c += left right': 16 x 32, by a warp, as mma_16816 has them.  Both give their channels in the same order, 8 a lane. */
 template <typename half_t>
-static __device__ __forceinline__ float dot_row(const char *left, const char *right, int width) {
-    float sum = 0;
-#pragma unroll 4
-    for (int chunk = 0; 8 * chunk < width; chunk++) sum += dot_chunk<half_t>(left, right, chunk, width);
-    return sum;
+static __device__ __forceinline__ void multiply_rows(float (&c)[4][4], const head_rows &left, const head_rows &right) {
+    const int row = threadIdx.x % 32 / 4;
+    for (int channel = 0; channel < left.tensor.width; channel += 32) {
+        const int chunk = channel / 8 + threadIdx.x % 4;
+        const uint4 a = left.load(row, chunk), b = left.load(row + 8, chunk);
+        const uint32_t low[4] = {a.x, b.x, a.y, b.y}, high[4] = {a.z, b.z, a.w, b.w};
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            const uint4 key = right.load(8 * n + row, chunk);
+            const uint32_t keys[2][2] = {{key.x, key.y}, {key.z, key.w}};
+            mma_16816<half_t>(c[n], low, keys[0]);
+            mma_16816<half_t>(c[n], high, keys[1]);
+        }
+    }
 }
 
-/* A lane's share of delta of query t's row, from the weights of the keys that it sees as they are in f32. */
-template <typename half_t>
-static __device__ __forceinline__ float delta_by_weights(const backward_task &task, const backward_sequence &sequence,
-                                                         int h, int t, int lane) {
+/* This lane's share of delta of query t's row, from its scores' products s and its values' gradients g; i: which of the
+ * lane's two rows. */
+static __device__ __forceinline__ float weigh_few(const backward_task &task, const backward_sequence &sequence, int h,
+                                                  int t, int key, const float (&s)[4][4], const float (&g)[4][4],
+                                                  int i) {
     const key_range seen = visible_keys(task, sequence, t);
-    const int kv_head = h / (task.H / task.Hkv);
-    const char *q = task.q.at(sequence.b, sequence.q_first + t, h);
-    const char *dout = task.dout.at(sequence.b, sequence.q_first + t, h);
-    float share, delta = 0;
-    const backward_row row = row_of(task, sequence, h, t, 0, &share);
-    for (int j = seen.first + lane; j < seen.end; j += 32) {
-        float score =
-            row.scale * dot_row<half_t>(q, task.k.at(sequence.b, sequence.k_first + j, kv_head), task.q.width);
-        float g = dot_row<half_t>(dout, task.v.at(sequence.b, sequence.k_first + j, kv_head), task.v.width);
-        float weight = power_of_two_near(score - row.log2_d) - (task.softpick ? row.unit : 0);
-        if (!(task.rectifies && score <= 0)) delta = fmaf(weight, g, delta);
-    }
+    float dsink, delta = 0;
+    const backward_row row = row_of(task, sequence, h, t, 0, &dsink);
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const int here = key + 8 * n + j;
+            const float score = row.scale * s[n][2 * i + j];
+            const float weight = power_of_two_near(score - row.log2_d) - (task.softpick ? row.unit : 0);
+            if (here >= seen.first && here < seen.end && !(task.rectifies && score <= 0))
+                delta = fmaf(weight, g[n][2 * i + j], delta);
+        }
     return delta;
 }
 
-/* The tiles that prepare_rows_kernel leaves out, the first ones of each sequence, a warp a row.  The stored out is rounded to 16 bits, and where few keys
- * share the weight dP - delta nearly cancels: in softpick the rounding would then be multiplied by 1/D, which is large
- * where scores are small. */
+/* delta of a tile's rows from the weights of the keys that they see, as they are in f32; a warp has 16 rows.  The stored out
+ * is rounded to 16 bits, and where few keys share the weight dP - delta nearly cancels: in softpick the rounding would then
+ * be multiplied by 1/D, which is large where scores are small.  Rows that see more take the output. */
 template <typename half_t>
-static __global__ void __launch_bounds__(FEW_THREADS)
-    prepare_few_rows_kernel(const __grid_constant__ backward_task task, int width, int sequence_first) {
-    __shared__ float deltas[TILE_QUERIES];
-    const int i = sequence_first + blockIdx.z;
-    const backward_sequence sequence = task.sequences ? task.sequences[i] : alike_sequence(task, i);
-    const int h = blockIdx.y, first = blockIdx.x * TILE_QUERIES, lane = threadIdx.x % 32;
-    const int64_t tile = tile_index(task, sequence, h, blockIdx.x);
-    if (first >= sequence.n_q || count_keys(task, sequence, first) > FEW_KEYS) return;
-    for (int row = threadIdx.x / 32; row < TILE_QUERIES; row += FEW_THREADS / 32) {
-        int t = first + row;
-        float delta = 0;
-        if (t < sequence.n_q && count_keys(task, sequence, t) <= FEW_KEYS)
-            delta = delta_by_weights<half_t>(task, sequence, h, t, lane);
-        else if (t < sequence.n_q && 8 * lane < task.out.width)
-            delta = dot_chunk<half_t>(task.out.at(sequence.b, sequence.q_first + t, h),
-                                      task.dout.at(sequence.b, sequence.q_first + t, h), lane, task.out.width);
-        for (int i = 16; i > 0; i /= 2) delta += __shfl_xor_sync(0xffffffff, delta, i);
-        if (lane == 0) deltas[row] = delta;
+static __device__ __forceinline__ void deltas_by_weights(const backward_task &task, const backward_sequence &sequence,
+                                                         int h, int first, float *deltas) {
+    const int lane = threadIdx.x % 32, begin = first + threadIdx.x / 32 * 16, kv_head = h / (task.H / task.Hkv);
+    const int n_rows = min(sequence.n_q - begin, 16);
+    const int last = visible_keys(task, sequence, begin + max(n_rows, 1) - 1).end;
+    float delta[2] = {0, 0};
+    for (int j = visible_keys(task, sequence, begin).first; n_rows > 0 && j < last; j += 32) {
+        float s[4][4] = {}, g[4][4] = {};
+        const int row = sequence.q_first + begin, key = sequence.k_first + j;
+        multiply_rows<half_t>(s, {task.q, sequence.b, row, n_rows, h}, {task.k, sequence.b, key, last - j, kv_head});
+        multiply_rows<half_t>(g, {task.dout, sequence.b, row, n_rows, h}, {task.v, sequence.b, key, last - j, kv_head});
+        for (int i = 0; i < 2; i++) {
+            int t = begin + lane / 4 + 8 * i;
+            if (t < sequence.n_q) delta[i] += weigh_few(task, sequence, h, t, j + lane % 4 * 2, s, g, i);
+        }
     }
+    for (int i = 0; i < 2; i++) {
+        int t = begin + lane / 4 + 8 * i;
+        if (t < sequence.n_q && count_keys(task, sequence, t) > FEW_KEYS) {
+            delta[i] = 0;
+            for (int j = lane % 4; 8 * j < task.out.width; j += 4)
+                delta[i] += delta_share<half_t>(task, sequence, h, t, j);
+        }
+        for (int distance = 1; distance < 4; distance *= 2) delta[i] += __shfl_xor_sync(0xffffffff, delta[i], distance);
+        if (lane % 4 == 0) deltas[t - first] = delta[i];
+    }
+}
+
+/* A tile of a head.  Heads lie next to each other in memory, and so do their blocks of threads. */
+template <typename half_t, int WIDTH>
+static __global__ void __launch_bounds__(ROW_THREADS) prepare_rows_kernel(const __grid_constant__ backward_task task) {
+    __shared__ float deltas[TILE_QUERIES];
+    const int h = blockIdx.x % task.H, place = blockIdx.x / task.H, row = threadIdx.x;
+    const backward_sequence sequence = sequence_of_tile(task, place);
+    const int first = (place - sequence.tile_first) * TILE_QUERIES;
+    const int64_t tile = (int64_t)h * task.n_tiles + place;
+    if (first < sequence.n_q && count_keys(task, sequence, first) <= FEW_KEYS)
+        deltas_by_weights<half_t>(task, sequence, h, first, deltas);
+    else
+        deltas_by_outputs<half_t, WIDTH>(task, sequence, h, first, deltas);
     __syncthreads();
     float dsink = 0;
-    if (threadIdx.x < TILE_QUERIES)
-        store_row(task, tile * TILE_QUERIES + threadIdx.x,
-                  first + (int)threadIdx.x < sequence.n_q
-                      ? row_of(task, sequence, h, first + threadIdx.x, deltas[threadIdx.x], &dsink)
-                      : backward_row{0, INFINITY, 0, 0});
-    begin_tile(task, tile, width, dsink);
+    if (row < TILE_QUERIES)
+        store_row(task, tile * TILE_QUERIES + row,
+                  first + row < sequence.n_q ? row_of(task, sequence, h, first + row, deltas[row], &dsink)
+                                             : backward_row{0, INFINITY, 0, 0});
+    begin_tile(task, tile, WIDTH, dsink);
+    if (task.pairs) begin_blocks<half_t>(task, sequence, h, first / TILE_QUERIES, tile);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------------------------- */
@@ -348,26 +431,11 @@ static sp_status add_partials(const backward_task *task, float *out, cudaStream_
 
 /* ---- the pass --------------------------------------------------------------------------------------------------- */
 
-/* Tiles at the beginning of a sequence whose first query sees few keys: all that do, since later queries see no fewer. */
-static int count_few_tiles(const backward_task *task, const backward_sequence &sequence) {
-    int n = 0;
-    while (n < count_tiles(task, sequence) && count_keys(*task, sequence, n * TILE_QUERIES) <= FEW_KEYS) n++;
-    return n;
-}
-
-template <typename half_t>
-static void queue_rows(const backward_task *task, const sp_attention *problem, int width, cudaStream_t stream) {
-    int most = 0;
-    for (int i = 0; i < task->n_sequences; i++) {
-        int n = count_few_tiles(task, cut_sequence(problem, i, 0, 0));
-        if (n > most) most = n;
-        if (!task->sequences) break; /* they are alike */
-    }
-    prepare_rows_kernel<half_t><<<dim3(task->n_tiles, task->H), ROW_THREADS, 0, stream>>>(*task, width / 8);
-    for (int first = 0; most > 0 && first < task->n_sequences; first += MOST_SEQUENCES) {
-        int n = task->n_sequences - first < MOST_SEQUENCES ? task->n_sequences - first : MOST_SEQUENCES;
-        prepare_few_rows_kernel<half_t><<<dim3(most, task->H, n), FEW_THREADS, 0, stream>>>(*task, width, first);
-    }
+template <typename half_t> static void queue_rows(const backward_task *task, int width, cudaStream_t stream) {
+    auto *kernel = width == 64    ? prepare_rows_kernel<half_t, 64>
+                   : width == 128 ? prepare_rows_kernel<half_t, 128>
+                                  : prepare_rows_kernel<half_t, 256>;
+    kernel<<<(unsigned)task->n_tiles *(unsigned)task->H, ROW_THREADS, 0, stream>>>(*task);
 }
 
 sp_status sp_backward_prepare(const backward_task *task, const sp_attention *problem) {
@@ -376,9 +444,9 @@ sp_status sp_backward_prepare(const backward_task *task, const sp_attention *pro
     if (task->sequences) SP_TRY(write_sequences(task, problem, width, stream));
     if (!task->n_tiles) return SP_OK;
     if (problem->q.dtype == SP_DTYPE_BF16)
-        queue_rows<__nv_bfloat16>(task, problem, width, stream);
+        queue_rows<__nv_bfloat16>(task, width, stream);
     else
-        queue_rows<__half>(task, problem, width, stream);
+        queue_rows<__half>(task, width, stream);
     SP_CUDA_LAUNCHED("attention backward: rows");
     return add_partials(task, task->dsink, stream);
 }

@@ -14,9 +14,14 @@ extern "C" {
 
 constexpr int TILE_QUERIES = 64;
 
-/* As sp_sequence, and where its tiles and blocks begin among those of all sequences. */
+/* As sp_sequence, its number, and where its tiles and blocks begin among those of all sequences. */
 struct backward_sequence {
-    int b, q_first, k_first, n_q, n_k, n_k_rows, tile_first, block_first;
+    int number, b, q_first, k_first, n_q, n_k, n_k_rows, tile_first, block_first;
+};
+
+/* Keys, or blocks of keys. */
+struct key_range {
+    int first, end;
 };
 
 /* A tensor (B,T,H,D); strides in bytes. */
@@ -38,11 +43,9 @@ struct alignas(16) backward_row {
     float delta;  /* dout . out */
 };
 
-/* The same of two neighbouring rows, for a kernel whose rows have one scale. */
+/* The same of two neighbouring rows, for a kernel whose rows have one scale and that computes the rest. */
 struct alignas(16) backward_row_pair {
-    float log2_d[2], unit[2];
-    float dead_gradient[2]; /* lambda delta */
-    float delta[2];
+    float log2_d[2], delta[2];
 };
 
 struct backward_task {
@@ -68,15 +71,16 @@ struct backward_task {
     int *dq_turn;            /* (H, n_tiles): how many blocks have added their share of dq, in order */
     int *ticket;             /* blocks of keys that have begun */
     float *partial;          /* (H, n_tiles): what a tile adds to dsink, or to drow_factor */
+
+    const uint32_t
+        *liveness; /* words of forward, or NULL: as in sp_attention, (n_sequences, H, word_tiles, word_blocks) */
+    int word_tiles, word_blocks;
+    key_range *tile_blocks; /* with liveness, (H, n_tiles): between which words a tile has something to say */
 };
 
 /* ---- cutting ---------------------------------------------------------------------------------------------------- */
 
 /* Keys that query t of the sequence sees: as sp_problem_visible. */
-struct key_range {
-    int first, end;
-};
-
 static __host__ __device__ __forceinline__ key_range visible_keys(const backward_task &task,
                                                                   const backward_sequence &sequence, int t) {
     int next = t + sequence.n_k - sequence.n_q + 1;
@@ -103,7 +107,7 @@ static __device__ __forceinline__ float log_position(const backward_sequence &se
 /* The i-th sequence of a dense problem whose sequences are alike. */
 static __device__ __forceinline__ backward_sequence alike_sequence(const backward_task &task, int i) {
     backward_sequence sequence = task.first;
-    sequence.b = i;
+    sequence.number = sequence.b = i;
     sequence.tile_first = i * task.sequence_tiles;
     sequence.block_first = i * task.sequence_blocks;
     return sequence;
@@ -141,6 +145,12 @@ static __device__ inline backward_sequence sequence_of_item(const backward_task 
 static __device__ __forceinline__ int64_t tile_index(const backward_task &task, const backward_sequence &sequence,
                                                      int h, int tile) {
     return (int64_t)h * task.n_tiles + sequence.tile_first + tile;
+}
+
+/* The liveness words of a tile: one for each 128 keys. */
+static __device__ __forceinline__ const uint32_t *tile_words(const backward_task &task,
+                                                             const backward_sequence &sequence, int h, int tile) {
+    return task.liveness + (((int64_t)sequence.number * task.H + h) * task.word_tiles + tile) * task.word_blocks;
 }
 
 /* ---- what the files of this kernel offer each other ------------------------------------------------------------- */

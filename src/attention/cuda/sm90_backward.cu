@@ -13,10 +13,9 @@ extern "C" {
 extern "C" const char *sp_sm90_backward_refusal(const sp_attention *problem) {
     const sp_tensor *const read[] = {&problem->q, &problem->k, &problem->v, &problem->dout};
     int64_t D = problem->q.shape[3];
-    if ((D != 64 && D != 128) || problem->v.shape[3] != D)
-        return "its backward computes heads of 64 or 128 channels alone";
+    if (D > 128 || D % 8 || problem->v.shape[3] != D)
+        return "its backward computes heads of up to 128 channels alone, a multiple of 8, values as wide as keys";
     if (problem->row_factor) return "its backward knows no row factors";
-    if (problem->cu_q || problem->key_lengths) return "its backward computes dense problems alone";
     for (int i = 0; i < 4; i++) {
         if (sp_tensor_count(read[i]) == 0) return "a tensor is empty";
         if (!strides_fit(read[i])) return "rows of a tensor overlap";
@@ -33,9 +32,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
     const backward_sequence sequence = sequence_of_tile(task, blockIdx.x);
     const int h = blockIdx.y, tile = blockIdx.x - sequence.tile_first, lane = threadIdx.x % LANES;
     const int first = tile * TILE_QUERIES + threadIdx.x / LANES * 16 + lane / 4;
-    const key_range keys = tile_keys(task, sequence, tile);
-    const bool seen = keys.end > keys.first; /* else no block has been here */
-    if (tile * TILE_QUERIES >= sequence.n_q || (seen && !task.any_order)) return;
+    if (tile * TILE_QUERIES >= sequence.n_q) return;
     const float4 *sum =
         (const float4 *)(task.dq_sum + ((int64_t)h * task.n_tiles + blockIdx.x) * (TILE_QUERIES * WIDTH));
 #pragma unroll
@@ -43,7 +40,7 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
         uint32_t words[2][4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float4 four = seen ? sum[(j + i) * GROUP_THREADS + threadIdx.x] : make_float4(0, 0, 0, 0);
+            float4 four = sum[(j + i) * GROUP_THREADS + threadIdx.x];
             words[0][i] = pack_pair<half_t>(four.x * task.scale, four.y * task.scale);
             words[1][i] = pack_pair<half_t>(four.z * task.scale, four.w * task.scale);
         }
@@ -53,15 +50,15 @@ static __global__ void __launch_bounds__(GROUP_THREADS)
             int t = first + 8 * half;
             transpose_words(words[half]);
             half_t *row = (half_t *)task.dq.at(sequence.b, sequence.q_first + t, h);
-            if (t < sequence.n_q) *(uint4 *)(row + 8 * (j + lane % 4)) = make_uint4(w[0], w[1], w[2], w[3]);
+            if (t < sequence.n_q && 8 * (j + lane % 4) < task.dq.width)
+                *(uint4 *)(row + 8 * (j + lane % 4)) = make_uint4(w[0], w[1], w[2], w[3]);
         }
     }
 }
 
-/* With blocks in order the last one to add has written dq, where there is one. */
+/* With blocks in order the last one to add has written dq. */
 static sp_status narrow(const backward_task *task, sp_dtype dtype, int width, cudaStream_t stream) {
-    const bool all_seen = !(task->causal || task->window) || task->first.n_k >= task->first.n_q;
-    if (!task->any_order && all_seen) return SP_OK;
+    if (!task->any_order) return SP_OK;
     auto *kernel =
         dtype == SP_DTYPE_BF16
             ? (width == 64 ? hopper_backward_narrow_kernel<__nv_bfloat16, 64>
@@ -72,13 +69,33 @@ static sp_status narrow(const backward_task *task, sp_dtype dtype, int width, cu
     return SP_OK;
 }
 
+/* ---- widths -------------------------------------------------------------------------------------------------------- */
+
+typedef struct width_kernel {
+    int width, tiles_together; /* tiles of 64 queries that a step of the kernel takes */
+    int64_t section_bytes;     /* of tensors that are worked through together */
+    sp_status (*run)(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream);
+} width_kernel;
+
+static const width_kernel widths[] = {
+    {64, hopper_backward_shape<64, false>::PASSES, 32 << 20, sp_sm90_backward_64},
+    {128, hopper_backward_shape<128, false>::PASSES, 64 << 20, sp_sm90_backward_128},
+};
+
+static const width_kernel *kernel_of(const sp_attention *problem) {
+    const width_kernel *kernel = widths;
+    while (kernel->width < problem->q.shape[3]) kernel++;
+    return kernel;
+}
+
 /* ---- the pass ----------------------------------------------------------------------------------------------------- */
 
-/* Key heads, with their query heads, whose tensors stay in the L2 cache together. */
+/* Key heads, with their query heads, that are worked through together. */
 static int section_of(const sp_attention *problem, int n_heads) {
-    const int64_t cache = 32 << 20, group = problem->q.shape[2] / problem->k.shape[2], D = problem->q.shape[3];
-    int64_t bytes = D * (group * problem->q.shape[1] * (2 + 2 + 4) + problem->k.shape[1] * (2 + 2 + 2 + 2));
-    int64_t section = cache / bytes;
+    const width_kernel *kernel = kernel_of(problem);
+    const int64_t group = problem->q.shape[2] / problem->k.shape[2];
+    int64_t bytes = kernel->width * (group * problem->q.shape[1] * (2 + 2 + 4) + problem->k.shape[1] * (2 + 2 + 2 + 2));
+    int64_t section = kernel->section_bytes / bytes;
     return (int)(section < 1 ? 1 : section > n_heads ? n_heads : section);
 }
 
@@ -91,11 +108,14 @@ static sp_status make_maps(hopper_backward *job, const sp_attention *problem, in
     return make_map(&job->v, encoder, &problem->v, keys);
 }
 
-static int tiles_together(const sp_attention *problem) { return problem->q.shape[3] == 64 ? 2 : 1; }
-
 static sp_status describe(hopper_backward *job, const sp_attention *problem) {
-    SP_TRY(sp_backward_describe(&job->task, problem, tiles_together(problem)));
+    SP_TRY(sp_backward_describe(&job->task, problem, kernel_of(problem)->tiles_together));
     job->task.pairs = true;
+    if (problem->liveness && job->task.softpick && !problem->compute_dead) {
+        sp_liveness_shape words = sp_problem_liveness_shape(problem);
+        job->task.liveness = problem->liveness;
+        job->task.word_tiles = (int)words.n_query_tiles, job->task.word_blocks = (int)words.n_key_tiles;
+    }
     job->n_heads = job->task.n_sequences * job->task.Hkv;
     job->n_blocks = job->task.most_blocks;
     job->section = section_of(problem, job->n_heads);
@@ -112,10 +132,10 @@ extern "C" sp_status sp_sm90_backward_workspace(const sp_attention *problem, int
 extern "C" sp_status sp_sm90_backward(const sp_attention *problem, void *workspace) {
     hopper_backward job;
     SP_TRY(describe(&job, problem));
-    SP_TRY(make_maps(&job, problem, TILE_QUERIES * tiles_together(problem), block_keys(64)));
+    SP_TRY(make_maps(&job, problem, TILE_QUERIES * kernel_of(problem)->tiles_together, block_keys(64)));
     sp_backward_carve(&job.task, problem, (char *)workspace);
     SP_TRY(sp_backward_prepare(&job.task, problem));
-    auto *run = problem->q.shape[3] == 64 ? sp_sm90_backward_64 : sp_sm90_backward_128;
-    SP_TRY(run(&job, problem->q.dtype, (cudaStream_t)problem->stream));
-    return narrow(&job.task, problem->q.dtype, (int)problem->q.shape[3], (cudaStream_t)problem->stream);
+    const width_kernel *kernel = kernel_of(problem);
+    SP_TRY(kernel->run(&job, problem->q.dtype, (cudaStream_t)problem->stream));
+    return narrow(&job.task, problem->q.dtype, kernel->width, (cudaStream_t)problem->stream);
 }

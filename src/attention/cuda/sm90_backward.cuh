@@ -7,330 +7,35 @@
  *   dv += w dout    dk += ds q                   w and ds are in registers what these take
  *   dq_sum += ds' k                              all keys of the block: ds goes through shared memory
  *
- *   group 0         one thread takes blocks; one lets the copy engine fill the ring of query tiles, as far ahead as there
- *                   is room; one lets it add finished tiles of dq to dq_sum
+ *   group 0         threads that move things (sm90_backward_roles.cuh)
  *   groups 1, 2     64 keys each; dk and dv stay in registers
  *
- *   shared memory   | k | v | q and dout a stage | ds | dq, f32 | facts a stage | barriers | numbers of blocks |
+ * The groups do not wait for each other: dq of a tile is computed two tiles later, when the other group's ds has long been
+ * there, and added up by a thread of group 0.  With liveness words a group leaves out g and dv of 64 keys x 64 queries
+ * among which no weight is positive: there ds = lambda delta u, whatever the values are; and whole tiles are left out that
+ * have nothing to say to the block's keys.
  *
- * Heads of 64 channels leave registers free: there the products for dv and dk are queued one pass late, behind the s and
- * g of the next pass, so that they run while that is weighed, and the keys stay in registers.  With 128 channels dv is
- * computed while ds is, and dk while ds goes through shared memory.
+ * dq is summed over the blocks in global memory.  The blocks of a head add to a tile in order, each after the one before
+ * has said so in dq_turn: the sum is the same each time.  The first one stores; the last one, which nobody comes after,
+ * adds what there is to its own share and writes dq.  Blocks begin in that order too (by tickets), heads side by side, so
+ * that none waits for one that has not begun:
  *
- * dq is summed over the blocks in global memory.  The blocks of a head add to a tile in the order of falling keys, each
- * after the one before has said so in dq_turn: the sum is the same each time.  The first one stores; the last one, which
- * nobody comes after, adds what there is to its own share and writes dq.  Blocks begin in that order too (by tickets),
- * heads side by side: under a causal mask each begins at its diagonal, a tile before the block that has begun before it,
- * so that it comes to every tile after that one, and none waits for one that has not begun.  Else it is the adding thread
- * that waits.  With any_order nobody waits, dq_sum begins as 0, and dq is narrowed by a kernel of its own. */
+ *   falling keys    each walks up from its diagonal, a tile before the block that has begun before it: under a causal mask
+ *                   none waits at all, but the longest blocks come last
+ *   rising keys     each walks down from the last tile, behind the block that has begun before it; the longest come first.
+ *                   Pays where a step is long beside the handing over of a tile: for wide heads
+ *
+ * With any_order nobody waits, dq_sum begins as 0, and dq is narrowed by a kernel of its own. */
 #ifndef SP_ATTENTION_CUDA_SM90_BACKWARD_CUH
 #define SP_ATTENTION_CUDA_SM90_BACKWARD_CUH
 
-#include "attention/cuda/sm80_backward_task.cuh"
-#include "attention/cuda/sm90_backward_product.cuh"
+#include "attention/cuda/sm90_backward_roles.cuh"
 
 extern "C" {
 #include "attention/normalizer.h"
 }
 
-/* Everything a launch gets. */
-struct hopper_backward {
-    backward_task task;
-    int n_heads;  /* sequences times key heads */
-    int section;  /* of these are worked through together */
-    int n_blocks; /* of the longest sequence */
-    CUtensorMap q, dout, k, v;
-};
-
-enum { GROUP_THREADS = 128, GROUP_KEYS = 64, PASS_QUERIES = 64, PASS_SCORES = 32 /* of a thread */ };
-enum { LONG_WINDOW = 1 << 29 /* no sequence has as many keys */ };
-
-template <int WIDTH_> struct hopper_backward_shape {
-    enum {
-        WIDTH = WIDTH_, /* channels, padded */
-        GROUPS = 2,
-        WARPS = GROUPS * GROUP_THREADS / LANES,
-        THREADS = (GROUPS + 1) * GROUP_THREADS,
-        KEYS = GROUPS * GROUP_KEYS,
-        PASSES = 128 / WIDTH, /* of 64 queries in a tile */
-        QUERIES = PASSES * PASS_QUERIES,
-        LATE = PASSES > 1, /* products for dv and dk are queued behind the s and g of the next pass */
-        HELD = PASSES > 1, /* keys stay in registers too */
-        STAGES = 3,
-        PANELS = WIDTH / TILE_ROW, /* of 64 channels: a tile is one after the other */
-        SUMS = WIDTH / 2,          /* numbers of dk or dv of a thread */
-        K_PANEL_BYTES = KEYS * TILE_ROW_BYTES,
-        K_BYTES = PANELS * K_PANEL_BYTES,
-        Q_PANEL_BYTES = QUERIES * TILE_ROW_BYTES,
-        Q_BYTES = PANELS * Q_PANEL_BYTES,
-        PASS_BYTES = PASS_QUERIES * TILE_ROW_BYTES, /* of a panel of q */
-        DS_PASS_BYTES = KEYS * TILE_ROW_BYTES,
-        DQ_BYTES = QUERIES * WIDTH * 4,
-        FACTS_BYTES = QUERIES * (int)sizeof(backward_row),
-        V_FIRST = K_BYTES,
-        STAGES_FIRST = 2 * K_BYTES,
-        DS_FIRST = STAGES_FIRST + STAGES * 2 * Q_BYTES,
-        DQ_FIRST = DS_FIRST + PASSES * DS_PASS_BYTES,
-        FACTS_FIRST = DQ_FIRST + DQ_BYTES,
-        ITEM_PLACES = 2,
-        STAGE_BARRIERS = FACTS_FIRST + STAGES * FACTS_BYTES,
-        ITEM_BARRIERS = STAGE_BARRIERS + 16 * STAGES,
-        KEY_BARRIERS = ITEM_BARRIERS + 16 * ITEM_PLACES,
-        DQ_BARRIERS = KEY_BARRIERS + 16,
-        DS_BARRIERS = DQ_BARRIERS + 16,
-        NEXT_BARRIERS = DS_BARRIERS + 16,
-        ITEMS_FIRST = NEXT_BARRIERS + 16,
-        REGISTERS_COPY = 24,
-        REGISTERS_COMPUTE = 240,
-    };
-};
-
-/* A block of keys of one sequence and key head, and the tiles of queries that see any of them. */
-struct hopper_block {
-    backward_sequence sequence;
-    int key_head, index;
-    int tile_first, tile_end;
-    int n_steps; /* tiles, of all query heads of the key head */
-    bool none;   /* there is no such block: the end */
-};
-
-template <typename shape> constexpr int hopper_backward_bytes() {
-    return shape::ITEMS_FIRST + shape::ITEM_PLACES * (int)sizeof(hopper_block);
-}
-
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-
-/* ---- blocks and tiles --------------------------------------------------------------------------------------------- */
-
-/* Keys that the queries of a tile see between them. */
-template <typename shape>
-__device__ __forceinline__ key_range hopper_tile_keys(const backward_task &task, const backward_sequence &sequence,
-                                                      int tile) {
-    int t = tile * shape::QUERIES;
-    return {visible_keys(task, sequence, t).first,
-            visible_keys(task, sequence, min(t + (int)shape::QUERIES, sequence.n_q) - 1).end};
-}
-
-/* Items: within a section the last block of each head, then those before. */
-template <typename shape>
-__device__ __forceinline__ void hopper_block_of(const hopper_backward &job, int item, hopper_block &block) {
-    const backward_task &task = job.task;
-    int per_section = job.section * job.n_blocks, first_head = item / per_section * job.section;
-    int rest = item % per_section, heads = min(job.section, job.n_heads - first_head);
-    int head = first_head + rest % heads, i = head / task.Hkv;
-    block.none = false;
-    block.sequence = task.sequences ? task.sequences[i] : alike_sequence(task, i);
-    block.key_head = head % task.Hkv;
-    block.index = job.n_blocks - 1 - rest / heads;
-    const backward_sequence &sequence = block.sequence;
-    const int first = block.index * shape::KEYS, n_tiles = (sequence.n_q + shape::QUERIES - 1) / shape::QUERIES;
-    const int since = first - (sequence.n_k - sequence.n_q); /* the query that stands at the first key */
-    block.tile_first = first >= sequence.n_k        ? n_tiles
-                       : task.causal || task.window ? max(since, 0) / shape::QUERIES
-                                                    : 0;
-    block.tile_end = n_tiles;
-    if (task.window)
-        block.tile_end = min(
-            max(since + shape::KEYS + min(task.window, LONG_WINDOW) + shape::QUERIES - 2, 0) / shape::QUERIES, n_tiles);
-    block.n_steps = task.H / task.Hkv * max(block.tile_end - block.tile_first, 0);
-}
-
-/* The walk over the tiles of a block. */
-struct hopper_walk {
-    int h, tile;
-
-    __device__ __forceinline__ hopper_walk(const backward_task &task, const hopper_block &block)
-        : h(block.key_head * (task.H / task.Hkv)), tile(block.tile_first) {}
-    __device__ __forceinline__ void advance(const hopper_block &block) {
-        if (++tile == block.tile_end) tile = block.tile_first, h++;
-    }
-    /* Index of the tile's first 64 queries among those of all. */
-    template <typename shape>
-    __device__ __forceinline__ int64_t index(const backward_task &task, const hopper_block &block) const {
-        return tile_index(task, block.sequence, h, tile * shape::PASSES);
-    }
-};
-
-/* ---- rings ---------------------------------------------------------------------------------------------------------- */
-
-template <typename shape> struct hopper_backward_rings {
-    enum { STAGES = shape::STAGES, ITEM_PLACES = shape::ITEM_PLACES };
-    uint32_t shared;
-    ring_barriers<STAGES> stage;     /* q, dout and the facts of a tile */
-    ring_barriers<ITEM_PLACES> item; /* numbers of a block */
-    ring_barriers<1> keys;           /* k and v of a block */
-    ring_barriers<1> dq;             /* a tile of dq */
-    ring_barriers<1> ds;             /* `empty` alone */
-    ring_barriers<1> next;           /* `empty` alone: no block has been taken that is still to begin */
-
-    __device__ __forceinline__ hopper_backward_rings(uint32_t address) : shared(address) {
-        stage.address = address + shape::STAGE_BARRIERS, item.address = address + shape::ITEM_BARRIERS;
-        keys.address = address + shape::KEY_BARRIERS, dq.address = address + shape::DQ_BARRIERS;
-        ds.address = address + shape::DS_BARRIERS, next.address = address + shape::NEXT_BARRIERS;
-    }
-    __device__ __forceinline__ void begin() {
-        stage.begin(shape::WARPS);
-        item.begin(shape::WARPS, 2);
-        keys.begin(shape::WARPS);
-        ds.begin(shape::WARPS);
-        next.begin(0, 1);
-        barrier_begin(dq.full(0), shape::WARPS * WARP_ARRIVALS);
-        barrier_begin(dq.empty(0), 1);
-        barriers_publish();
-    }
-    __device__ __forceinline__ uint32_t k() { return shared; }
-    __device__ __forceinline__ uint32_t v() { return shared + shape::V_FIRST; }
-    __device__ __forceinline__ uint32_t q(int i) { return shared + shape::STAGES_FIRST + i * 2 * shape::Q_BYTES; }
-    __device__ __forceinline__ uint32_t dout(int i) { return q(i) + shape::Q_BYTES; }
-    __device__ __forceinline__ uint32_t facts(int i) { return shared + shape::FACTS_FIRST + i * shape::FACTS_BYTES; }
-    __device__ __forceinline__ uint32_t ds_pass(int i) { return shared + shape::DS_FIRST + i * shape::DS_PASS_BYTES; }
-    __device__ __forceinline__ uint32_t dq_tile() { return shared + shape::DQ_FIRST; }
-};
-
-/* ---- the thread that takes blocks ------------------------------------------------------------------------------------- */
-
-/* Tells the others what comes next, until there is no more. */
-template <typename shape>
-__device__ __forceinline__ void hopper_backward_take(const hopper_backward &job, uint32_t shared,
-                                                     hopper_block *blocks) {
-    hopper_backward_rings<shape> rings(shared);
-    const int n_items = job.n_heads * job.n_blocks;
-    static_assert(shape::ITEM_PLACES == 2, "parities of the n-th block's phases");
-    for (int n = 0, item = 0; item < n_items; n++) {
-        hopper_block &block = blocks[n % 2];
-        barrier_wait(rings.item.empty(n % 2), n / 2 % 2 ^ 1);
-        barrier_wait(rings.next.empty(0), n % 2 ^ 1);
-        item = atomicAdd(job.task.ticket, 1);
-        if (item < n_items)
-            hopper_block_of<shape>(job, item, block);
-        else
-            block.none = true;
-        barrier_arrive(rings.item.full(n % 2));
-    }
-}
-
-/* ---- the thread that has tiles copied in ------------------------------------------------------------------------------ */
-
-template <typename shape> struct hopper_backward_copier {
-    const hopper_backward &job;
-    hopper_backward_rings<shape> rings;
-    const hopper_block *blocks;
-    ring_place<shape::STAGES> place;
-    ring_place<shape::ITEM_PLACES> item_place;
-    ring_place<1> key_place;
-
-    __device__ __forceinline__ hopper_backward_copier(const hopper_backward &all, uint32_t shared,
-                                                      const hopper_block *places)
-        : job(all), rings(shared), blocks(places) {}
-
-    __device__ __forceinline__ void copy_keys(const hopper_block &block) {
-        const backward_sequence &sequence = block.sequence;
-        rings.keys.wait_empty(key_place);
-        barrier_arrive_expecting(rings.keys.full(0), 2 * shape::K_BYTES);
-        for (int panel = 0; panel < shape::PANELS; panel++) {
-            int row = sequence.k_first + block.index * shape::KEYS, to = panel * shape::K_PANEL_BYTES;
-            copy_box(rings.k() + to, &job.k, rings.keys.full(0), sequence.b, row, block.key_head, panel * TILE_ROW);
-            copy_box(rings.v() + to, &job.v, rings.keys.full(0), sequence.b, row, block.key_head, panel * TILE_ROW);
-        }
-        key_place.advance();
-    }
-
-    __device__ __forceinline__ void copy_tile(const hopper_block &block, const hopper_walk &at) {
-        const backward_sequence &sequence = block.sequence;
-        const int i = place.index, row = sequence.q_first + at.tile * shape::QUERIES;
-        rings.stage.wait_empty(place);
-        uint32_t full = rings.stage.full(i);
-        barrier_arrive_expecting(full, 2 * shape::Q_BYTES + shape::FACTS_BYTES);
-        for (int panel = 0; panel < shape::PANELS; panel++)
-            copy_box(rings.q(i) + panel * shape::Q_PANEL_BYTES, &job.q, full, sequence.b, row, at.h, panel * TILE_ROW);
-        copy_bytes(rings.facts(i), job.task.row_facts + at.index<shape>(job.task, block) * TILE_QUERIES,
-                   shape::FACTS_BYTES, full);
-        for (int panel = 0; panel < shape::PANELS; panel++)
-            copy_box(rings.dout(i) + panel * shape::Q_PANEL_BYTES, &job.dout, full, sequence.b, row, at.h,
-                     panel * TILE_ROW);
-        place.advance();
-    }
-
-    __device__ __forceinline__ void run() {
-        for (;; item_place.advance()) {
-            rings.item.wait_full(item_place);
-            const hopper_block &block = blocks[item_place.index];
-            if (block.none) break;
-            hopper_walk at(job.task, block);
-            for (int step = 0; step < block.n_steps; step++, at.advance(block)) {
-                copy_tile(block, at);
-                if (step == 0) copy_keys(block);
-            }
-            barrier_arrive(rings.item.empty(item_place.index));
-            barrier_arrive(rings.next.empty(0));
-        }
-    }
-};
-
-/* Whose turn it is to add to a tile's dq: blocks add in the order of falling keys. */
-__device__ __forceinline__ void hopper_turn_wait(const int *counter, int wanted) {
-    int value;
-    do {
-        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(counter) : "memory");
-    } while (value < wanted);
-    asm volatile("fence.proxy.async.global;" ::: "memory");
-}
-
-/* How many blocks add to the tile before this one, and whether it is the last one to. */
-template <typename shape>
-__device__ __forceinline__ int hopper_blocks_before(const backward_task &task, const hopper_block &block, int tile) {
-    return (hopper_tile_keys<shape>(task, block.sequence, tile).end - 1) / shape::KEYS - block.index;
-}
-template <typename shape>
-__device__ __forceinline__ bool hopper_is_last(const backward_task &task, const hopper_block &block, int tile) {
-    return !task.any_order && block.index == hopper_tile_keys<shape>(task, block.sequence, tile).first / shape::KEYS;
-}
-
-/* ---- the thread that has dq added --------------------------------------------------------------------------------------- */
-
-template <typename shape> struct hopper_backward_adder {
-    const backward_task &task;
-    hopper_backward_rings<shape> rings;
-    const hopper_block *blocks;
-    ring_place<shape::ITEM_PLACES> item_place;
-    ring_place<1> place;
-
-    __device__ __forceinline__ hopper_backward_adder(const hopper_backward &job, uint32_t shared,
-                                                     const hopper_block *places)
-        : task(job.task), rings(shared), blocks(places) {}
-
-    /* The next block may add: what this thread has copied out is in place first. */
-    static __device__ __forceinline__ void turn_pass(int *counter) {
-        copies_out_wait();
-        asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
-    }
-
-    __device__ __forceinline__ void add_tile(const hopper_block &block, const hopper_walk &at) {
-        const int64_t index = at.index<shape>(task, block);
-        int before = hopper_blocks_before<shape>(task, block, at.tile);
-        if (hopper_is_last<shape>(task, block, at.tile)) return;
-        if (!task.any_order) hopper_turn_wait(task.dq_turn + index, before);
-        rings.dq.wait_full(place);
-        copy_out(task.dq_sum + index * (TILE_QUERIES * shape::WIDTH), rings.dq_tile(), shape::DQ_BYTES,
-                 task.any_order || before > 0);
-        copies_out_wait_read();
-        barrier_arrive(rings.dq.empty(0));
-        place.advance();
-        if (!task.any_order) turn_pass(task.dq_turn + index);
-    }
-
-    __device__ __forceinline__ void run() {
-        for (;; item_place.advance()) {
-            rings.item.wait_full(item_place);
-            const hopper_block &block = blocks[item_place.index];
-            if (block.none) break;
-            hopper_walk at(task, block);
-            for (int step = 0; step < block.n_steps; step++, at.advance(block)) add_tile(block, at);
-            barrier_arrive(rings.item.empty(item_place.index));
-        }
-        copies_out_wait();
-    }
-};
 
 /* ---- scores to weights and gradients ------------------------------------------------------------------------------------ */
 
@@ -342,19 +47,18 @@ template <> __device__ __forceinline__ float hopper_within_range<__half>(float x
     return x;
 }
 
-/* From the score x in log2 units, less the row's log2_d: the weight in the exponential family; 0 where the score counts as
- * not positive, but in softpick, which needs it for the gradient. */
-template <bool SOFTPICK> __device__ __forceinline__ float hopper_power(float x, float unit) {
-    float u = power_of_two_near(x);
-    return !SOFTPICK && u <= unit ? 0 : u;
+/* x, which is not negative, with the sign of y. */
+__device__ __forceinline__ float hopper_signed(float x, float y) {
+    return __uint_as_float(__float_as_uint(x) | (__float_as_uint(y) & 0x80000000u));
 }
 
-/* The gradient of a score from that and its value's gradient; i: which of the pair's queries. */
+/* The gradient of a score from the weight in the exponential family, in softpick with a sign where the score is not
+ * positive, and its value's gradient g. */
 template <typename half_t, bool SOFTPICK>
-__device__ __forceinline__ float hopper_gradient(float u, float g, const backward_row_pair &rows, int i) {
-    if (!SOFTPICK) return u * (g - rows.delta[i]);
-    float slope = u <= rows.unit[i] ? rows.dead_gradient[i] : g - rows.delta[i]; /* NaN is not dead */
-    return hopper_within_range<half_t>(u * slope);
+__device__ __forceinline__ float hopper_gradient(float u, float g, float delta, float dead) {
+    if (!SOFTPICK) return u * (g - delta);
+    float slope = __float_as_int(u) < 0 ? dead : g - delta;
+    return hopper_within_range<half_t>(fabsf(u) * slope);
 }
 
 /* Queries [first, end) that see a key, counted from this lane's first column. */
@@ -372,22 +76,59 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     hopper_backward_rings<shape> rings;
     const char *const shared;
     const int group;
-    ring_place<shape::STAGES> place;
-    ring_place<1> key_place, dq_place, ds_place;
-    int place_before; /* stage of the tile before */
-    float scale;      /* dot product to score in log2 units */
+    const hopper_step *const steps;
+    int turn = 0; /* tiles that this group has begun */
+    ring_place<1> key_place, dq_place;
+    float scale; /* dot product to score in log2 units */
     float dk[shape::SUMS], dv[shape::SUMS];
     float s[PASS_SCORES], g[PASS_SCORES];
     held k_rows;
 
     __device__ __forceinline__ hopper_backward_group(const hopper_backward &job, const char *memory, int number)
-        : task(job.task), rings(shared_address(memory)), shared(memory), group(number), place_before(0),
+        : task(job.task), rings(shared_address(memory)), shared(memory), group(number),
+          steps((const hopper_step *)(memory + shape::ITEMS_FIRST + shape::ITEM_PLACES * sizeof(hopper_block))),
           scale(job.task.scale * LOG2_E) {}
 
     __device__ __forceinline__ void arrive(uint32_t barrier) { barrier_arrive_warp(barrier); }
+    /* Where the tile that has begun last lies, and its ds; and which time round that is. */
+    __device__ __forceinline__ int stage() { return turn % shape::STAGES; }
+    __device__ __forceinline__ uint32_t parity() { return turn / shape::STAGES % 2; }
+    __device__ __forceinline__ const hopper_step &step_of(int number) { return steps[number % shape::STEP_PLACES]; }
     __device__ __forceinline__ int warp() { return threadIdx.x % GROUP_THREADS / LANES; }
     /* This lane's keys within the block are this and the one 8 further. */
     __device__ __forceinline__ int own_key() { return group * GROUP_KEYS + warp() * 16 + threadIdx.x % LANES / 4; }
+
+    /* ---- what is not there ---- */
+
+    /* Rows [first, end) of an operand in shared memory become zeros.  Every group writes them for itself, the same to the
+     * same places. */
+    __device__ __forceinline__ void clear_rows(uint32_t operand, int panel_bytes, int first, int end) {
+        for (int panel = 0; panel < shape::PANELS; panel++)
+            for (int i = first * 8 + threadIdx.x % GROUP_THREADS; i < end * 8; i += GROUP_THREADS)
+                asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(operand + panel * panel_bytes + i * 16),
+                             "r"(0)
+                             : "memory");
+    }
+    __device__ __forceinline__ void finish_clearing() {
+        publish_to_engines();
+        asm volatile("bar.sync %0, %1;" ::"r"(2 + group), "n"((int)GROUP_THREADS) : "memory");
+    }
+
+    /* What follows a sequence in memory may be anything. */
+    __device__ __forceinline__ void clear_keys(const hopper_block &block) {
+        int n = max(block.sequence.n_k - block.index * shape::KEYS, 0);
+        if (n >= shape::KEYS || !task.sequences) return;
+        clear_rows(rings.k(), shape::K_PANEL_BYTES, n, shape::KEYS);
+        clear_rows(rings.v(), shape::K_PANEL_BYTES, n, shape::KEYS);
+        finish_clearing();
+    }
+    __device__ __forceinline__ void clear_queries(const hopper_block &block, int tile) {
+        int n = block.sequence.n_q - tile * shape::QUERIES;
+        if (n >= shape::QUERIES || !task.sequences) return;
+        clear_rows(rings.q(stage()), shape::Q_PANEL_BYTES, n, shape::QUERIES);
+        clear_rows(rings.dout(stage()), shape::Q_PANEL_BYTES, n, shape::QUERIES);
+        finish_clearing();
+    }
 
     /* ---- products ---- */
 
@@ -440,8 +181,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     }
 
     /* 64 queries x 64 channels of dq: of a tile with two passes this group's, else this group's channels. */
-    __device__ __forceinline__ void queue_dq(float (&dq)[PASS_SCORES]) {
-        uint64_t a = operand_descriptor(rings.ds_pass(shape::PASSES > 1 ? group : 0), 16);
+    __device__ __forceinline__ void queue_dq(float (&dq)[PASS_SCORES], int from) {
+        uint64_t a = operand_descriptor(rings.ds_pass(from, shape::PASSES > 1 ? group : 0), 16);
         uint64_t b = operand_descriptor(rings.k() + (shape::PANELS > 1 ? group * shape::K_PANEL_BYTES : 0), 16);
 #pragma unroll
         for (int i = 0; i < shape::KEYS / 16; i++)
@@ -451,10 +192,89 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
 
     /* ---- weighing ---- */
 
-    /* s becomes weights of the exponential family, w those that count. */
+    /* The score of element i of the accumulators' pair x in log2 units, less its row's log2_d. */
+    template <bool MASKED>
+    __device__ __forceinline__ float score_of(const float *x, int i, float log2_d, int column, hopper_queries seen) {
+        float score = fmaf(x[i], scale, -log2_d);
+        return MASKED && (column + i < seen.first || column + i >= seen.end) ? -INFINITY : score;
+    }
+
+    /* s becomes weights of the exponential family, w those that count; in softpick those of scores that are not positive get
+     * a sign.  They are no larger than 1/D, by the same rounding. */
     template <bool MASKED>
     __device__ __forceinline__ void weigh_scores(packed &w, const backward_row_pair *rows,
                                                  const hopper_queries (&seen)[2]) {
+#pragma unroll
+        for (int j = 0; j < PASS_QUERIES / 8; j++) {
+            const float2 both = *(const float2 *)rows[4 * j].log2_d;
+            const float log2_d[2] = {both.x, both.y};
+            float least[2]; /* what counts: numbers above 1/D, or scores above 0 */
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                least[i] = SOFTPICK         ? __int_as_float(__float_as_int(power_of_two_near(-log2_d[i])) + 1)
+                           : task.rectifies ? -log2_d[i]
+                                            : -INFINITY;
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float *x = s + 4 * j + 2 * half, more[2];
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    float score = score_of<MASKED>(x, i, log2_d[i], 8 * j, seen[half]);
+                    x[i] = power_of_two_near(!SOFTPICK && score <= least[i] ? -INFINITY : score);
+                    more[i] = SOFTPICK ? x[i] - least[i] : x[i];
+                    if (SOFTPICK) x[i] = hopper_signed(x[i], more[i]);
+                }
+                w[j / 2 * 4 + j % 2 * 2 + half] =
+                    SOFTPICK ? pack_positive_pair<half_t>(more[0], more[1]) : pack_pair<half_t>(more[0], more[1]);
+            }
+        }
+    }
+
+    /* Which of 64 queries from `query` of the sequence on see this lane's keys; false: all of them see all of the group's. */
+    __device__ __forceinline__ bool find_unseen(hopper_queries (&seen)[2], const hopper_block &block, int query) {
+        const backward_sequence &sequence = block.sequence;
+        const int first = block.index * shape::KEYS + group * GROUP_KEYS;
+        if (visible_keys(task, sequence, query).end >= first + GROUP_KEYS &&
+            visible_keys(task, sequence, query + PASS_QUERIES - 1).first <= first)
+            return false;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int key = block.index * shape::KEYS + own_key() + 8 * half, here = query + threadIdx.x % 4 * 2;
+            int since = key - (sequence.n_k - sequence.n_q) - here; /* the query that stands at this key */
+            seen[half].first = task.causal || task.window ? since : 0;
+            seen[half].end = key >= sequence.n_k ? -1 : task.window ? since + min(task.window, LONG_WINDOW) : 1 << 30;
+        }
+        return true;
+    }
+
+    __device__ __forceinline__ void weigh_pass(packed &w, const hopper_block &block, int query,
+                                               const backward_row_pair *rows) {
+        hopper_queries seen[2];
+        if (find_unseen(seen, block, query))
+            weigh_scores<true>(w, rows, seen);
+        else
+            weigh_scores<false>(w, rows, seen);
+    }
+
+    __device__ __forceinline__ void differentiate(packed &ds, const backward_row_pair *rows) {
+#pragma unroll
+        for (int j = 0; j < PASS_QUERIES / 8; j++) {
+            const float2 delta = *(const float2 *)rows[4 * j].delta;
+            const float dead[2] = {task.lambda * delta.x, task.lambda * delta.y};
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int at = 4 * j + 2 * half;
+                ds[j / 2 * 4 + j % 2 * 2 + half] =
+                    pack_pair<half_t>(hopper_gradient<half_t, SOFTPICK>(s[at], g[at], delta.x, dead[0]),
+                                      hopper_gradient<half_t, SOFTPICK>(s[at + 1], g[at + 1], delta.y, dead[1]));
+            }
+        }
+    }
+
+    /* ds where no key of the group weighs: s becomes weights of the exponential family. */
+    template <bool MASKED>
+    __device__ __forceinline__ void differentiate_dead(packed &ds, const backward_row_pair *rows,
+                                                       const hopper_queries (&seen)[2]) {
 #pragma unroll
         for (int j = 0; j < PASS_QUERIES / 8; j++) {
             const backward_row_pair row = rows[4 * j];
@@ -463,54 +283,28 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
                 float *x = s + 4 * j + 2 * half;
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    x[i] = fmaf(x[i], scale, -row.log2_d[i]);
-                    if (MASKED && (8 * j + i < seen[half].first || 8 * j + i >= seen[half].end)) x[i] = -INFINITY;
-                    x[i] = hopper_power<SOFTPICK>(x[i], row.unit[i]);
+                    float score = score_of<MASKED>(x, i, row.log2_d[i], 8 * j, seen[half]);
+                    x[i] = hopper_within_range<half_t>(power_of_two_near(score) * (task.lambda * row.delta[i]));
                 }
-                w[j / 2 * 4 + j % 2 * 2 + half] =
-                    SOFTPICK ? pack_positive_pair<half_t>(x[0] - row.unit[0], x[1] - row.unit[1])
-                             : pack_pair<half_t>(x[0], x[1]);
+                ds[j / 2 * 4 + j % 2 * 2 + half] = pack_pair<half_t>(x[0], x[1]);
             }
         }
     }
 
-    /* The same for 64 queries from `query` of the sequence on, with what the rows do not see. */
-    __device__ __forceinline__ void weigh_pass(packed &w, const hopper_block &block, int query,
-                                               const backward_row_pair *rows) {
-        const backward_sequence &sequence = block.sequence;
-        const int first = block.index * shape::KEYS + group * GROUP_KEYS;
+    __device__ __forceinline__ void differentiate_dead_pass(packed &ds, const hopper_block &block, int query,
+                                                            const backward_row_pair *rows) {
         hopper_queries seen[2];
-        if (visible_keys(task, sequence, query).end >= first + GROUP_KEYS &&
-            visible_keys(task, sequence, query + PASS_QUERIES - 1).first <= first)
-            return weigh_scores<false>(w, rows, seen);
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int key = block.index * shape::KEYS + own_key() + 8 * half, here = query + threadIdx.x % 4 * 2;
-            int since = key - (sequence.n_k - sequence.n_q) - here; /* the query that stands at this key */
-            seen[half].first = task.causal || task.window ? since : 0;
-            seen[half].end = key >= sequence.n_k ? -1 : task.window ? since + min(task.window, LONG_WINDOW) : 1 << 30;
-        }
-        weigh_scores<true>(w, rows, seen);
-    }
-
-    __device__ __forceinline__ void differentiate(packed &ds, const backward_row_pair *rows) {
-#pragma unroll
-        for (int j = 0; j < PASS_QUERIES / 8; j++) {
-            const backward_row_pair row = rows[4 * j];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int at = 4 * j + 2 * half;
-                ds[j / 2 * 4 + j % 2 * 2 + half] =
-                    pack_pair<half_t>(hopper_gradient<half_t, SOFTPICK>(s[at], g[at], row, 0),
-                                      hopper_gradient<half_t, SOFTPICK>(s[at + 1], g[at + 1], row, 1));
-            }
-        }
+        if (find_unseen(seen, block, query))
+            differentiate_dead<true>(ds, rows, seen);
+        else
+            differentiate_dead<false>(ds, rows, seen);
     }
 
     /* ds to shared memory, keys x queries. */
     __device__ __forceinline__ void store_ds(const packed &ds, int pass) {
         const int lane = threadIdx.x % LANES;
-        const uint32_t row = rings.ds_pass(pass) + (group * GROUP_KEYS + warp() * 16 + lane % 16) * TILE_ROW_BYTES;
+        const uint32_t row =
+            rings.ds_pass(stage(), pass) + (group * GROUP_KEYS + warp() * 16 + lane % 16) * TILE_ROW_BYTES;
 #pragma unroll
         for (int i = 0; i < PASS_QUERIES / 16; i++)
             store_matrices(row + ((2 * i + lane / 16) ^ lane % 8) * CHUNK_BYTES, ds + 4 * i);
@@ -526,7 +320,6 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
             asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(to + j * (GROUP_THREADS * 16)),
                          "f"(dq[4 * j]), "f"(dq[4 * j + 1]), "f"(dq[4 * j + 2]), "f"(dq[4 * j + 3])
                          : "memory");
-        publish_to_engines();
         __syncwarp();
         arrive(rings.dq.full(0));
     }
@@ -541,7 +334,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             int row = first + threadIdx.x % GROUP_THREADS / LANES * 16 + threadIdx.x % LANES / 4 + 8 * half;
-            half_t *at = (half_t *)to.at(b, row, h) + channel + threadIdx.x % 4 * 8;
+            const int here = channel + threadIdx.x % 4 * 8;
+            half_t *at = (half_t *)to.at(b, row, h) + here;
 #pragma unroll
             for (int j = 0; j < N / 4; j += 4) {
                 uint32_t words[4];
@@ -550,7 +344,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
                     words[i] = pack_pair<half_t>(sums[4 * (j + i) + 2 * half] * factor,
                                                  sums[4 * (j + i) + 2 * half + 1] * factor);
                 transpose_words(words);
-                if (row < end) *(uint4 *)(at + 8 * j) = make_uint4(words[0], words[1], words[2], words[3]);
+                if (row < end && here + 8 * j < to.width)
+                    *(uint4 *)(at + 8 * j) = make_uint4(words[0], words[1], words[2], words[3]);
             }
         }
     }
@@ -565,13 +360,12 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
 
     /* dq of a tile to which this block is the last one to add: with what the others have added, to where it belongs. */
     __device__ __forceinline__ void write_dq(float (&dq)[PASS_SCORES], const hopper_block &block,
-                                             const hopper_walk &at) {
+                                             const hopper_step &step) {
         const backward_sequence &sequence = block.sequence;
-        const int64_t index = at.index<shape>(task, block);
-        const int before = hopper_blocks_before<shape>(task, block, at.tile);
-        if (before > 0) {
-            hopper_turn_wait(task.dq_turn + index, before);
-            const float4 *sum = (const float4 *)(task.dq_sum + index * (TILE_QUERIES * shape::WIDTH)) +
+        if (step.before > 0) {
+            const int64_t index = tile_index(task, sequence, step.h, step.tile * shape::PASSES);
+            hopper_turn_wait(task.dq_turn + index, step.before);
+            const float4 *sum = (const float4 *)(task.dq_sum + index * (shape::SUM_BYTES / 4)) +
                                 group * (shape::DQ_BYTES / 32) + threadIdx.x % GROUP_THREADS;
 #pragma unroll
             for (int j = 0; j < 8; j++) {
@@ -579,117 +373,152 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
                 dq[4 * j] += four.x, dq[4 * j + 1] += four.y, dq[4 * j + 2] += four.z, dq[4 * j + 3] += four.w;
             }
         }
-        const int query = at.tile * shape::QUERIES + (shape::PASSES > 1 ? group * PASS_QUERIES : 0);
-        write(task.dq, sequence.b, at.h, sequence.q_first + query, sequence.q_first + sequence.n_q,
+        const int query = step.tile * shape::QUERIES + (shape::PASSES > 1 ? group * PASS_QUERIES : 0);
+        write(task.dq, sequence.b, step.h, sequence.q_first + query, sequence.q_first + sequence.n_q,
               shape::PASSES > 1 ? 0 : group * 64, dq, task.scale);
+    }
+
+    /* dq of a tile, of which the product is done, to where it is added up. */
+    __device__ __forceinline__ void leave_dq(const hopper_block &block, int number) {
+        const hopper_step &step = step_of(number);
+        arrive(rings.ds.empty(number % shape::STAGES));
+        if (step.adds_last)
+            write_dq(g, block, step);
+        else
+            store_dq(g);
+    }
+
+    /* This group's ds of a tile may be read.  It was stored long before: the fence does not wait. */
+    __device__ __forceinline__ void publish_ds(int number) {
+        publish_to_engines();
+        role_sleep();
+        __syncwarp();
+        arrive(rings.ds.full(number % shape::STAGES));
     }
 
     /* ---- steps ---- */
 
-    /* One pass: w, ds become those of its 64 queries; those of the pass before go into the sums, or its own. */
-    template <int PASS>
-    __device__ __forceinline__ void run_pass(packed &w, packed &ds, const packed &w_before, const packed &ds_before,
-                                             const hopper_block &block, int tile) {
-        const int stage_before = PASS > 0 ? place.index : place_before;
-        const int query = tile * shape::QUERIES + PASS * PASS_QUERIES;
-        const int pass_before = (PASS + shape::PASSES - 1) % shape::PASSES;
-        const backward_row_pair *rows =
-            (const backward_row_pair *)(shared + shape::FACTS_FIRST + place.index * shape::FACTS_BYTES) +
-            PASS * PASS_QUERIES / 2 + threadIdx.x % 4;
+    /* The products whose results are waited for first: scores; with LATER_DQ dq of the tile before the one before. */
+    template <int PASS, bool LATER_DQ> __device__ __forceinline__ void run_scores(const hopper_block &block) {
+        if (PASS == 0 && LATER_DQ) barrier_wait(rings.ds.full(stage()), parity() ^ 1);
         products_begin();
-        queue_scores(place.index, PASS);
-        products_commit();
-        queue_value_gradients(place.index, PASS);
-        products_commit();
-        if (shape::LATE) {
-            products_begin();
-            queue_value_sums(w_before, stage_before, pass_before);
-            queue_key_sums(ds_before, stage_before, pass_before);
+        if (PASS == 0 && LATER_DQ) {
+            queue_dq(g, stage());
             products_commit();
         }
-        products_wait<shape::LATE ? 2 : 1>();
-        registers_settle(s);
+        queue_scores(stage(), PASS);
+        products_commit();
+        if (PASS > 0 || !LATER_DQ) return;
+        products_wait<1>();
+        registers_settle(g);
+        leave_dq(block, turn - 2);
+    }
+
+    template <int PASS>
+    __device__ __forceinline__ void run_live(packed &ds, const hopper_block &block, int query,
+                                             const backward_row_pair *rows, bool first) {
+        packed w;
+        products_begin();
+        queue_value_gradients(stage(), PASS);
+        products_commit();
+        if (!shape::WORDS) {
+            products_wait<1>();
+            registers_settle(s);
+            after_scores<PASS>(first);
+        }
         weigh_pass(w, block, query, rows);
         registers_settle(w);
-        if (!shape::LATE) {
-            products_begin();
-            queue_value_sums(w, place.index, PASS);
-            products_commit();
-        }
+        products_begin();
+        queue_value_sums(w, stage(), PASS);
+        products_commit();
         products_wait<1>();
         registers_settle(g);
         differentiate(ds, rows);
         registers_settle(ds);
-        if (!shape::LATE) {
-            products_begin();
-            queue_key_sums(ds, place.index, PASS);
+        if (shape::WORDS) products_wait<0>();
+    }
+
+    template <int PASS> __device__ __forceinline__ void after_scores(bool first) {
+        if (PASS == 0 && !first) {
+            arrive(rings.stage.empty(stage() ^ 1));
+            publish_ds(turn - 1);
+        }
+    }
+
+    /* 64 queries of a tile. */
+    template <int PASS, bool LATER_DQ>
+    __device__ __forceinline__ void run_pass(packed &ds, const hopper_block &block, int tile, uint32_t words,
+                                             bool first) {
+        const int query = tile * shape::QUERIES + PASS * PASS_QUERIES;
+        const backward_row_pair *rows =
+            (const backward_row_pair *)(shared + shape::FACTS_FIRST + stage() * shape::FACTS_BYTES) +
+            PASS * PASS_QUERIES / 2 + threadIdx.x % 4;
+        if (PASS == 0) run_scores<PASS, LATER_DQ>(block);
+        if (shape::WORDS) {
+            products_wait<0>();
+            registers_settle(s);
+            after_scores<PASS>(first);
+        }
+        if (!shape::WORDS || (words & 0x0f0f0f0fu << 4 * group)) {
+            run_live<PASS>(ds, block, query, rows, first);
+        } else {
+            differentiate_dead_pass(ds, block, query, rows);
+            registers_settle(ds);
+        }
+        products_begin();
+        queue_key_sums(ds, stage(), PASS);
+        products_commit();
+        if (PASS == 0 && shape::PASSES > 1) {
+            queue_scores(stage(), 1);
             products_commit();
         }
-        if (PASS == 0) {
-            rings.ds.wait_empty(ds_place);
-            ds_place.advance();
-        }
+        if (PASS == 0) barrier_wait(rings.ds.empty(stage()), parity() ^ 1);
         store_ds(ds, PASS);
     }
 
-    /* After the passes of a tile: dq of it, from what both groups have put into shared memory. */
-    __device__ __forceinline__ void finish_tile(const hopper_block &block, const hopper_walk &at, bool first) {
-        float dq[PASS_SCORES];
-        publish_to_engines();
-        role_sleep();
-        asm volatile("bar.sync 1, %0;" ::"n"(shape::GROUPS * GROUP_THREADS) : "memory");
-        products_begin();
-        queue_dq(dq);
-        products_commit();
+    /* True: it was the block's last one. */
+    template <bool LATER_DQ> __device__ __forceinline__ bool run_tile(const hopper_block &block, bool first) {
+        packed ds[2];
+        barrier_wait(rings.stage.full(stage()), parity());
+        const hopper_step &step = step_of(turn);
+        const int tile = step.tile;
+        clear_queries(block, tile);
+        run_pass<0, LATER_DQ>(ds[0], block, tile, __shfl_sync(~0u, step.words[0], 0), first);
+        if (shape::PASSES == 2)
+            run_pass<shape::PASSES - 1, LATER_DQ>(ds[1], block, tile, __shfl_sync(~0u, step.words[1], 0), first);
         products_wait<0>();
-        registers_settle(dq);
-        registers_settle(dk);
-        registers_settle(dv);
-        arrive(rings.ds.empty(0));
-        if (!shape::LATE)
-            arrive(rings.stage.empty(place.index));
-        else if (!first)
-            arrive(rings.stage.empty(place_before));
-        place_before = place.index;
-        place.advance();
-        if (hopper_is_last<shape>(task, block, at.tile))
-            write_dq(dq, block, at);
-        else
-            store_dq(dq);
+        turn++;
+        return step.last;
     }
 
-    /* ---- a block ---- */
-
+    /* The tiles of a block.  dq of a tile is computed two tiles later, when the other group has surely come as far. */
     __device__ __forceinline__ void run_steps(const hopper_block &block) {
-        packed w[2], ds[2]; /* of the two passes of a tile */
-        hopper_walk at(task, block);
-        if (shape::LATE) {
-#pragma unroll
-            for (int i = 0; i < PASS_SCORES / 2; i++) w[1][i] = ds[1][i] = 0;
-            registers_settle(w[1]);
-            registers_settle(ds[1]);
-        }
+        const int begin = turn;
+        bool last;
         rings.keys.wait_full(key_place);
         key_place.advance();
+        clear_keys(block);
         if (shape::HELD) hold_keys();
-        place_before = place.index;
 #pragma unroll 1
-        for (int step = 0; step < block.n_steps; step++, at.advance(block)) {
-            rings.stage.wait_full(place);
-            run_pass<0>(w[0], ds[0], w[1], ds[1], block, at.tile);
-            if (shape::PASSES == 2) run_pass<shape::PASSES - 1>(w[1], ds[1], w[0], ds[0], block, at.tile);
-            finish_tile(block, at, step == 0);
-        }
-        arrive(rings.keys.empty(0));
-        if (!shape::LATE) return;
-        products_begin();
-        queue_value_sums(w[1], place_before, 1);
-        queue_key_sums(ds[1], place_before, 1);
-        products_commit();
-        products_wait<0>();
+        do last = run_tile<false>(block, turn == begin);
+        while (!last && turn < begin + 2);
+#pragma unroll 1
+        while (!last) last = run_tile<true>(block, false);
         registers_settle(dk);
         registers_settle(dv);
-        arrive(rings.stage.empty(place_before));
+        arrive(rings.stage.empty(stage() ^ 1));
+        publish_ds(turn - 1);
+#pragma unroll 1
+        for (int number = max(turn - 2, begin); number < turn; number++) {
+            barrier_wait(rings.ds.full(number % shape::STAGES), number / shape::STAGES % 2);
+            products_begin();
+            queue_dq(g, number % shape::STAGES);
+            products_commit();
+            products_wait<0>();
+            registers_settle(g);
+            leave_dq(block, number);
+        }
+        arrive(rings.keys.empty(0));
     }
 
     __device__ __forceinline__ void run(const hopper_block *blocks) {
@@ -702,7 +531,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
             for (int i = 0; i < shape::SUMS; i++) dk[i] = dv[i] = 0;
             registers_settle(dk);
             registers_settle(dv);
-            if (block.n_steps > 0) run_steps(block);
+            if (block.works) run_steps(block);
             write_keys(task.dk, dk, task.scale, block);
             write_keys(task.dv, dv, 1, block);
             __syncwarp();
@@ -729,7 +558,7 @@ __global__ void __launch_bounds__(shape::THREADS, 1)
     __syncthreads();
     if (group == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"((int)shape::REGISTERS_COPY));
-        if (threadIdx.x == 0) hopper_backward_take<shape>(job, shared_address(shared), blocks);
+        if (threadIdx.x == 0) hopper_backward_taker<shape>(job, shared_address(shared), blocks).run();
         if (threadIdx.x == LANES) hopper_backward_copier<shape>(job, shared_address(shared), blocks).run();
         if (threadIdx.x == 2 * LANES) hopper_backward_adder<shape>(job, shared_address(shared), blocks).run();
     } else {

@@ -2,5 +2,5 @@
 #include "attention/cuda/sm90_backward_launch.cuh"
 
 sp_status sp_sm90_backward_64(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream) {
-    return launch_hopper_backward_of<hopper_backward_shape<64>>(job, dtype, stream);
+    return launch_hopper_backward_of<64>(job, dtype, stream);
 }

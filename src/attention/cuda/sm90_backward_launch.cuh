@@ -23,13 +23,19 @@ static sp_status launch_hopper_backward(const hopper_backward *job, cudaStream_t
     return SP_OK;
 }
 
-template <typename shape>
+template <typename half_t, int WIDTH>
+static sp_status launch_hopper_backward_in(const hopper_backward *job, cudaStream_t stream) {
+    typedef hopper_backward_shape<WIDTH, true> with_words;
+    typedef hopper_backward_shape<WIDTH, false> without_words;
+    return job->task.liveness   ? launch_hopper_backward<half_t, true, with_words>(job, stream)
+           : job->task.softpick ? launch_hopper_backward<half_t, true, without_words>(job, stream)
+                                : launch_hopper_backward<half_t, false, without_words>(job, stream);
+}
+
+template <int WIDTH>
 static sp_status launch_hopper_backward_of(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream) {
-    if (dtype == SP_DTYPE_BF16)
-        return job->task.softpick ? launch_hopper_backward<__nv_bfloat16, true, shape>(job, stream)
-                                  : launch_hopper_backward<__nv_bfloat16, false, shape>(job, stream);
-    return job->task.softpick ? launch_hopper_backward<__half, true, shape>(job, stream)
-                              : launch_hopper_backward<__half, false, shape>(job, stream);
+    return dtype == SP_DTYPE_BF16 ? launch_hopper_backward_in<__nv_bfloat16, WIDTH>(job, stream)
+                                  : launch_hopper_backward_in<__half, WIDTH>(job, stream);
 }
 
 #endif
