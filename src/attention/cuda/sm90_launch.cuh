@@ -25,7 +25,7 @@ enum {
     SM90_QUERIES_128 = 128,
     SM90_KEYS_128 = 128,
     SM90_QUERIES_192 = 128,
-    SM90_KEYS_192 = 80,
+    SM90_KEYS_192 = 64,
 };
 
 extern "C" {
