@@ -15,6 +15,7 @@
 #include "attention/cuda/sm80_backward.h"
 #include "attention/cuda/sm90.h"
 #include "attention/cuda/sm90_backward.h"
+#include "attention/cuda/sm90_decode.h"
 #endif
 
 static bool on_cpu(const void *asked, const char **why) {
@@ -134,12 +135,20 @@ static bool on_sm90(const void *asked, const char **why) {
 
 static sp_status workspace_sm90(const sp_attention *problem, sp_attention_pass pass, int n_threads, int64_t *n_bytes) {
     (void)n_threads;
-    return (pass == SP_ATTENTION_BACKWARD ? sp_sm90_backward_workspace : sp_sm90_forward_workspace)(problem, n_bytes);
+    switch (pass) {
+    case SP_ATTENTION_DECODE: return sp_sm90_decode_workspace(problem, n_bytes);
+    case SP_ATTENTION_BACKWARD: return sp_sm90_backward_workspace(problem, n_bytes);
+    default: return sp_sm90_forward_workspace(problem, n_bytes);
+    }
 }
 
 static sp_status run_sm90(const sp_attention *problem, sp_attention_pass pass, int n_threads, void *workspace) {
     (void)n_threads;
-    return (pass == SP_ATTENTION_BACKWARD ? sp_sm90_backward : sp_sm90_forward)(problem, workspace);
+    switch (pass) {
+    case SP_ATTENTION_DECODE: return sp_sm90_decode(problem, workspace);
+    case SP_ATTENTION_BACKWARD: return sp_sm90_backward(problem, workspace);
+    default: return sp_sm90_forward(problem, workspace);
+    }
 }
 #endif
 

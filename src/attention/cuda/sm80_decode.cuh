@@ -1,17 +1,14 @@
-/* Attention of few queries against a long cache on GPUs from SM 8.0.  The queries of all heads that share keys are the
- * rows of one product, 16 at a time; the keys are cut into splits, one for each block of threads.
+/* Attention of few queries against a long cache on GPUs from SM 8.0 (decode_rows.cuh tells how the work is cut).
  *
  *   shared memory   | warp 0: K, V of stage 0 | K, V of stage 1 | ... | warp 1: ...
  *
  * Each warp takes every WARPS-th step of 16 keys of the split, with copies, sums and outputs of its own, and waits for no
  * other.  At the end the warps' rows are joined in order, and written as outputs or, where there are several splits, as
- * partial rows that a second kernel joins in order:
- *
- *   partial row   | shift | sum | 0 | 0 | Dv outputs relative to 2^shift | */
+ * partial rows that a second kernel joins in order. */
 #ifndef SP_ATTENTION_CUDA_SM80_DECODE_CUH
 #define SP_ATTENTION_CUDA_SM80_DECODE_CUH
 
-#include "attention/cuda/sm80_launch.cuh"
+#include "attention/cuda/decode_rows.cuh"
 #include "device/cuda_check.cuh"
 
 template <int WIDTH> struct decode_sizes;
@@ -29,8 +26,6 @@ template <int WIDTH> struct decode_shape : decode_sizes<WIDTH> {
     typedef decode_sizes<WIDTH> sizes;
     enum {
         THREADS = sizes::WARPS * LANES,
-        STEPS = WIDTH / 16,
-        WIDTH_TILES = WIDTH / 8,
         KEYS_BYTES = DECODE_KEYS * WIDTH * 2,
         WARP_BYTES = 2 * sizes::STAGES * KEYS_BYTES,
         SHARED_BYTES = sizes::WARPS * WARP_BYTES,
@@ -38,93 +33,22 @@ template <int WIDTH> struct decode_shape : decode_sizes<WIDTH> {
     static_assert((int)WARP_BYTES >= DECODE_ROWS * (WIDTH + PARTIAL_HEAD) * 4, "a warp's partial rows take its stages");
 };
 
-/* ---- what a block of threads works on --------------------------------------------------------------------------- */
-
-struct decode_job {
-    gpu_sequence sequence;
-    int key_head, first_row; /* of the rows query * group + head of the group */
-    int begin, end;          /* keys of this split that some row sees; begin is a multiple of 16 */
-    int split;
-};
-
-__device__ __forceinline__ decode_job decode_job_of(const gpu_view &view, const gpu_splits &splits) {
-    decode_job job;
-    int index = blockIdx.x / splits.n, tile = index % splits.n_tiles, head = index / splits.n_tiles;
-    job.split = blockIdx.x % splits.n;
-    job.sequence = view_sequence(view, head / view.Hkv);
-    job.key_head = head % view.Hkv;
-    job.first_row = tile * DECODE_ROWS;
-    int n_rows = min(view.T * view.group - job.first_row, (int)DECODE_ROWS), offset = job.sequence.n_k - view.T;
-    weigh_range first = view_visible(view, job.sequence, job.first_row / view.group + offset);
-    weigh_range last = view_visible(view, job.sequence, (job.first_row + n_rows - 1) / view.group + offset);
-    job.begin = first.first / DECODE_KEYS * DECODE_KEYS + job.split * splits.keys;
-    job.end = min(last.end, job.begin + splits.keys);
-    return job;
-}
-
-/* One row of 16: its query and head. */
-struct decode_row {
-    int t, h, position;
-    bool there;
-};
-
-__device__ __forceinline__ decode_row decode_row_of(const gpu_view &view, const decode_job &job, int i) {
-    int row = job.first_row + i;
-    int t = row / view.group;
-    return {t, job.key_head * view.group + row % view.group, t + job.sequence.n_k - view.T, t < view.T};
-}
-
-/* Numbers c and c + 1 of a row of `width`; 0 beyond. */
-template <typename half_t> __device__ __forceinline__ uint32_t load_pair(const half_t *row, int c, int width) {
-    if (c + 1 < width) return *(const uint32_t *)(row + c);
-    return c < width ? *(const uint16_t *)(row + c) : 0;
-}
-
 /* ---- one warp --------------------------------------------------------------------------------------------------- */
 
-template <typename half_t, bool PICKS, int WIDTH> struct decode_warp {
+template <typename half_t, bool PICKS, int WIDTH> struct decode_warp : decode_rows<half_t, PICKS, WIDTH> {
     typedef decode_shape<WIDTH> shape;
+    typedef decode_rows<half_t, PICKS, WIDTH> rows;
+    using rows::s, rows::q, rows::p, rows::out, rows::row, rows::seen, rows::special, rows::measured;
 
     uint32_t stages;             /* this warp's shared memory */
     uint32_t k_offset, v_offset; /* of this lane's rows of B within a tile */
-    uint32_t q[shape::STEPS][4];
-    float s[2][4];
-    uint32_t p[4];
-    float out[shape::WIDTH_TILES][4];
-    weigh_row row[2];
-    weigh_range seen[2];
-    weigh_rule rule;
-    bool measured, special;
 
     __device__ __forceinline__ void begin(const gpu_view &view, const decode_job &job, uint32_t shared) {
-        int lane = threadIdx.x % LANES, column = lane % 4 * 2;
+        int lane = threadIdx.x % LANES;
         stages = shared + threadIdx.x / LANES * shape::WARP_BYTES;
         k_offset = chunk_offset<WIDTH>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
         v_offset = chunk_offset<WIDTH>(lane % 16, lane / 16);
-        rule = view_weigh_rule(view);
-        special = rule.rectified || (PICKS && rule.minus_lambda != -1);
-        measured = false;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            decode_row at = decode_row_of(view, job, lane / 4 + 8 * half);
-            row_rule life = view_rule(view, at.there ? at.h : 0);
-            row[half].scale = view_row_scale(view, at.there ? at.h : 0, at.position) * LOG2_E;
-            row[half].sum = 0;
-            weigh_set_shift(row[half], row_begin(&life));
-            seen[half] = view_visible(view, job.sequence, at.position);
-            if (!at.there) seen[half] = {0, INT32_MAX}; /* of no use, but no reason for weigh_any */
-            const half_t *from = tensor_row<half_t>(view.q, job.sequence.b, at.there ? at.t : 0, at.there ? at.h : 0);
-            int width = at.there ? view.D : 0;
-#pragma unroll
-            for (int step = 0; step < shape::STEPS; step++) {
-                q[step][half] = load_pair(from, 16 * step + column, width);
-                q[step][half + 2] = load_pair(from, 16 * step + column + 8, width);
-            }
-        }
-#pragma unroll
-        for (int j = 0; j < shape::WIDTH_TILES; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) out[j][i] = 0;
+        rows::begin_rows(view, job);
     }
 
     /* Begins to copy the 16 keys and values from `key` on; zeros for those that are not there. */
@@ -156,46 +80,11 @@ template <typename half_t, bool PICKS, int WIDTH> struct decode_warp {
 #pragma unroll
         for (int i = 0; i < 8; i++) s[i / 4][i % 4] = 0;
 #pragma unroll
-        for (int step = 0; step < shape::STEPS; step++) {
+        for (int step = 0; step < rows::STEPS; step++) {
             uint32_t b[4];
             load_matrices(b, k_tile + (k_offset ^ (step * 2 * CHUNK_BYTES)));
             mma_16816<half_t>(s[0], q[step], b);
             mma_16816<half_t>(s[1], q[step], b + 2);
-        }
-    }
-
-    __device__ __forceinline__ void measure(int column) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float highest = -INFINITY, factor;
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (weigh_sees(seen[half], column + i / 2 * 8 + i % 2))
-                    highest = fmaxf(highest, s[i / 2][2 * half + i % 2] * row[half].scale);
-            highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
-            highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-            weigh_set_shift(row[half], row_raise(highest, row[half].shift, &factor));
-            row[half].sum *= factor;
-#pragma unroll
-            for (int j = 0; j < shape::WIDTH_TILES; j++) out[j][2 * half] *= factor, out[j][2 * half + 1] *= factor;
-        }
-    }
-
-    template <bool ANY> __device__ __forceinline__ void weigh(int column, float sums[2]) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float y[4], term;
-            sums[half] = 0;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                float score = s[i / 2][2 * half + i % 2];
-                bool sees = !ANY || weigh_sees(seen[half], column + i / 2 * 8 + i % 2);
-                y[i] = ANY ? weigh_any<PICKS>(row[half], rule, score, sees, &term)
-                           : weigh_plain<PICKS>(row[half], score, &term);
-                sums[half] += term;
-            }
-            p[half] = PICKS ? pack_positive_pair<half_t>(y[0], y[1]) : pack_pair<half_t>(y[0], y[1]);
-            p[half + 2] = PICKS ? pack_positive_pair<half_t>(y[2], y[3]) : pack_pair<half_t>(y[2], y[3]);
         }
     }
 
@@ -207,82 +96,24 @@ template <typename half_t, bool PICKS, int WIDTH> struct decode_warp {
         float sums[2];
         for (bool again = !measured;; again = true) {
             compute_scores(k_tile);
-            if (again) measure(column);
+            if (again) rows::measure(column);
             if (any)
-                weigh<true>(column, sums);
+                rows::template weigh<true>(column, sums);
             else
-                weigh<false>(column, sums);
+                rows::template weigh<false>(column, sums);
             if (again || !__any_sync(~0u, sums[0] > HIGH_SUM || sums[1] > HIGH_SUM)) break;
         }
         measured = true;
         row[0].sum += sums[0], row[1].sum += sums[1];
 #pragma unroll
-        for (int j = 0; j < shape::WIDTH_TILES; j += 2) {
+        for (int j = 0; j < rows::WIDTH_TILES; j += 2) {
             uint32_t b[4];
             load_matrices_transposed(b, v_tile + (v_offset ^ (j * CHUNK_BYTES)));
-            mma_16816<half_t>(out[j], p, b);
-            mma_16816<half_t>(out[j + 1], p, b + 2);
-        }
-    }
-
-    /* Writes partial rows of WIDTH outputs to the warp's shared memory. */
-    __device__ __forceinline__ void leave(float *partial) {
-        int lane = threadIdx.x % LANES;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float *to = partial + (lane / 4 + 8 * half) * (WIDTH + PARTIAL_HEAD), sum = row[half].sum;
-            sum += __shfl_xor_sync(~0u, sum, 1);
-            sum += __shfl_xor_sync(~0u, sum, 2);
-            if (lane % 4 == 0) to[0] = row[half].shift, to[1] = sum;
-#pragma unroll
-            for (int j = 0; j < shape::WIDTH_TILES; j++)
-                *(float2 *)(to + PARTIAL_HEAD + 8 * j + lane % 4 * 2) = {out[j][2 * half], out[j][2 * half + 1]};
+            mma_16816<half_t>(out[j], p[0], b);
+            mma_16816<half_t>(out[j + 1], p[0], b + 2);
         }
     }
 };
-
-/* ---- joining partial rows ----------------------------------------------------------------------------------------- */
-
-/* n partial rows, `stride` floats apart. */
-struct partial_rows {
-    const float *first;
-    int64_t stride;
-    int n;
-
-    __device__ __forceinline__ float shift() const {
-        float shift = first[0];
-        for (int i = 1; i < n; i++) shift = fmaxf(shift, first[i * stride]);
-        return shift;
-    }
-
-    /* Sum over the rows of number `at`, relative to 2^shift: 1 is the denominator, PARTIAL_HEAD the first output. */
-    __device__ __forceinline__ float sum(int at, float shift) const {
-        float sum = 0;
-        for (int i = 0; i < n; i++) sum += power_of_two(first[i * stride] - shift) * first[i * stride + at];
-        return sum;
-    }
-};
-
-/* Ends a row whose numbers the lanes of a group share: lane `at` of `n` writes the outputs at, at + n, ... */
-template <typename half_t>
-__device__ __forceinline__ void decode_finish(const gpu_view &view, const gpu_sequence &sequence, int t, int h,
-                                              const partial_rows &rows, int at, int n) {
-    row_rule life = view_rule(view, h);
-    weigh_range seen = view_visible(view, sequence, t + sequence.n_k - view.T);
-    float shift = rows.shift(), factor = 0, lse = INFINITY;
-    if (seen.first < seen.end) factor = row_finish(&life, shift, rows.sum(1, shift), &lse);
-    half_t *out = tensor_row<half_t>(view.out, sequence.b, t, h);
-    for (int d = at; d < view.Dv; d += n) {
-        uint32_t pair = pack_pair<half_t>(fmaf(rows.sum(PARTIAL_HEAD + d, shift), factor, 0.0f), 0);
-        *(uint16_t *)(out + d) = (uint16_t)pair;
-    }
-    if (view.lse && at == 0) view.lse[view_row_index(view, sequence, h, t)] = lse;
-}
-
-/* Partial row of query t of head h, split 0. */
-__device__ __forceinline__ float *partial_of(const gpu_view &view, const gpu_splits &splits, int b, int h, int t) {
-    return splits.partial + (((int64_t)b * view.H + h) * view.T + t) * splits.n * splits.stride;
-}
 
 /* ---- the kernels ------------------------------------------------------------------------------------------------- */
 
@@ -291,7 +122,9 @@ __global__ void __launch_bounds__(decode_shape<WIDTH>::THREADS)
     decode_kernel(const __grid_constant__ gpu_view view, const __grid_constant__ gpu_splits splits) {
     typedef decode_shape<WIDTH> shape;
     extern __shared__ __align__(1024) char shared[];
-    const decode_job job = decode_job_of(view, splits);
+    const int head = blockIdx.x / splits.n / splits.n_tiles;
+    const decode_job job = decode_job_at(view, splits, head / view.Hkv, head % view.Hkv,
+                                         blockIdx.x / splits.n % splits.n_tiles, blockIdx.x % splits.n);
     const int index = threadIdx.x / LANES, lane = threadIdx.x % LANES;
     const int n_all = job.end > job.begin ? (job.end - job.begin + DECODE_KEYS - 1) / DECODE_KEYS : 0;
     const int n_steps = (n_all - index + shape::WARPS - 1) / shape::WARPS;

@@ -11,6 +11,7 @@ extern "C" {
 #include "attention/cuda/sm80.h"
 #include "attention/cuda/sm90.h"
 #include "attention/cuda/sm90_backward.h"
+#include "attention/cuda/sm90_decode.h"
 #include "base/memory.h"
 }
 
@@ -22,8 +23,8 @@ static bool is_hopper(int device) {
 }
 
 static const char *refusal_of_problem(const sp_attention *problem, sp_attention_pass pass) {
-    if (pass == SP_ATTENTION_DECODE) return "it computes forward and backward alone so far";
     if (!is_hopper(problem->q.device - 1)) return "the GPU's compute capability is not 9";
+    if (pass == SP_ATTENTION_DECODE) return sp_sm90_decode_refusal(problem);
     if (pass == SP_ATTENTION_BACKWARD) return sp_sm90_backward_refusal(problem);
     if (problem->q.shape[3] > 192 || problem->v.shape[3] > 192) return "heads are wider than 192 channels";
     if (sp_problem_wants_statistics(problem)) return "statistics are wanted";

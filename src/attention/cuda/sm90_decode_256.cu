@@ -1,0 +1,9 @@
+/* Attention decode on Hopper for heads of up to 256 channels. */
+#include "attention/cuda/sm90_decode.cuh"
+
+typedef hopper_decode_shape<true, 256, 16, 4, SM90_DECODE_RESIDENT_256, 4, 2> picking;
+typedef hopper_decode_shape<false, 256, 16, 4, SM90_DECODE_RESIDENT_256, 3, 0> plain;
+
+extern "C" sp_status sp_sm90_decode_256(const hopper_decode *job, sp_dtype dtype, cudaStream_t stream) {
+    return hopper_decode_dispatch<picking, plain>(job, dtype, stream);
+}
