@@ -111,6 +111,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     }
     __device__ __forceinline__ void finish_clearing() {
         publish_to_engines();
+        role_sleep();
         asm volatile("bar.sync %0, %1;" ::"r"(2 + group), "n"((int)GROUP_THREADS) : "memory");
     }
 
