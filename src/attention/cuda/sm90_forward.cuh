@@ -271,14 +271,13 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
             products_begin();
 #pragma unroll
             for (int i = 0; i < STEPS; i++) queue_slab(p, v, i);
-            products_commit();
         } else {
 #pragma unroll
             for (int i = 0; i < STEPS; i++)
                 if (slabs >> i & 1) products_begin(), queue_slab(p, v, i);
-            products_begin(); /* or the compiler does it */
-            products_commit();
         }
+        if (SKIPS) products_begin(); /* or the compiler does it, and one after another */
+        products_commit();
     }
     __device__ __forceinline__ void queue_slab(const weights &p, uint64_t v, int i) {
         product<half_t, shape::WIDTH>::across_k(out, p + 4 * i, operand_at(v, i * 16 * TILE_ROW_BYTES), true);
