@@ -15,7 +15,7 @@ extern "C" {
 
 enum {
     SPLIT_STEP = 32,   /* keys: a split has a multiple of it */
-    SPLIT_LEAST = 128, /* keys of a split, unless there are fewer */
+    SPLIT_LEAST = 256, /* keys of a split, unless there are fewer */
     BLOCK_COST = 64,   /* what a block of threads costs beside its keys, in keys */
     JOIN_COST = 64,    /* what joining the splits costs */
 };
@@ -42,6 +42,7 @@ extern "C" const char *sp_sm90_decode_refusal(const sp_attention *problem) {
     if (problem->normalizer == SP_NORMALIZER_RECTIFIED) return "rectified is not among its normalizers";
     if (sp_tensor_count(&problem->k) == 0 || sp_tensor_count(&problem->v) == 0) return "there are no keys";
     if (!strides_fit(&problem->k) || !strides_fit(&problem->v)) return "rows of a tensor overlap";
+    if (problem->q.shape[0] > UINT16_MAX) return "there are more than 65535 sequences";
     if (problem->page_table && problem->k.shape[1] % DECODE_KEYS != 0)
         return "the page size is not a multiple of 16 keys";
     return NULL;

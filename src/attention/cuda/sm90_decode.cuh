@@ -303,48 +303,65 @@ struct hopper_decode_warp : decode_rows<half_t, shape::PICKS, shape::WIDTH, shap
         __syncwarp();
     }
 
-    __device__ __forceinline__ void add_step(const hopper_decode &to, const decode_job &job, int step, int n_steps,
-                                             int key) {
+    /* Weights of the last step join those that wait; the oldest have been added. */
+    __device__ __forceinline__ void let_wait(uint32_t live) {
+#pragma unroll
+        for (int i = 0; i < shape::WAITING; i++) {
+            const bool last = i + 1 == shape::WAITING;
+            waiting_live[i] = last ? live : waiting_live[last ? i : i + 1];
+#pragma unroll
+            for (int j = 0; j < 4 * BLOCKS; j++)
+                waiting[i][j / 4][j % 4] = last ? p[j / 4][j % 4] : waiting[last ? i : i + 1][j / 4][j % 4];
+        }
+    }
+
+    /* Values on demand. */
+    __device__ __forceinline__ void add_step_picking(const hopper_decode &to, const decode_job &job, int step,
+                                                     int n_steps, int key) {
         const int index = (uint32_t)step % shape::K_TILES, next = step + shape::K_TILES;
+        key_place place[shape::BOXES];
+#pragma unroll
+        for (int i = 0; i < shape::BOXES; i++) {
+            place[i] = {job.sequence.b, key + i * DECODE_KEYS};
+            uint32_t kept = kept_place(index, i);
+            if (to.view.page_table) place[i] = {(int)load_shared(kept), (int)load_shared(kept + 4)};
+        }
+        __syncwarp(); /* all lanes are done with this step's keys, and with the values that come next in the ring */
+        if (next < n_steps) load_keys(to, job, index, next);
+        weigh_step(job, key, step);
+        uint32_t live = to.compute_dead ? seen_keys(job, key) : live_keys();
+        uint32_t tile = v_tile((uint32_t)step % shape::V_TILES);
+        if (live)
+#pragma unroll
+            for (int i = 0; i < shape::BOXES; i++)
+                load_values(to.view, job, tile + i * shape::BOX_BYTES, place[i], live >> 16 * i);
+        copies_commit();
+        copies_wait<shape::WAITING>();
+        __syncwarp(); /* the oldest values are there for all lanes */
+        add_waiting(0, step - shape::WAITING);
+        let_wait(live);
+    }
+
+    /* Values have come with the keys. */
+    __device__ __forceinline__ void add_step_whole(const hopper_decode &to, const decode_job &job, int step,
+                                                   int n_steps, int key) {
+        const int index = (uint32_t)step % shape::K_TILES, next = step + shape::K_TILES;
+        weigh_step(job, key, step);
+        clean_values(job, key, v_tile(index));
+        add_values(p, v_tile(index));
+        __syncwarp(); /* all lanes are done with this step's keys and values */
+        if (next < n_steps) load_keys(to, job, index, next);
+    }
+
+    __device__ __forceinline__ void add_step(const hopper_decode &to, const decode_job &job, int step, int n_steps) {
+        const int index = (uint32_t)step % shape::K_TILES;
+        const int key = job.begin + (step * shape::WARPS + (int)threadIdx.x / LANES) * KEYS;
         barrier_wait(barriers + 8 * index, (uint32_t)step / shape::K_TILES & 1);
         compute_scores(k_tiles + index * shape::TILE_BYTES);
-        if constexpr (PICKS) {
-            key_place place[shape::BOXES];
-#pragma unroll
-            for (int i = 0; i < shape::BOXES; i++) {
-                uint32_t kept = kept_place(index, i);
-                place[i] = {job.sequence.b, key + i * DECODE_KEYS};
-                if (to.view.page_table) place[i] = {(int)load_shared(kept), (int)load_shared(kept + 4)};
-            }
-            __syncwarp(); /* all lanes are done with this step's keys, and with the values that come next in the ring */
-            if (next < n_steps) load_keys(to, job, index, next);
-            weigh_step(job, key, step);
-            uint32_t live = to.compute_dead ? seen_keys(job, key) : live_keys();
-            if (live) {
-#pragma unroll
-                for (int i = 0; i < shape::BOXES; i++)
-                    load_values(to.view, job, v_tile((uint32_t)step % shape::V_TILES) + i * shape::BOX_BYTES, place[i],
-                                live >> 16 * i);
-            }
-            copies_commit();
-            copies_wait<shape::WAITING>();
-            __syncwarp(); /* the oldest values are there for all lanes */
-            add_waiting(0, step - shape::WAITING);
-#pragma unroll
-            for (int i = 0; i < shape::WAITING; i++) {
-                bool last = i + 1 == shape::WAITING;
-                waiting_live[i] = last ? live : waiting_live[last ? i : i + 1];
-#pragma unroll
-                for (int j = 0; j < 4 * BLOCKS; j++)
-                    waiting[i][j / 4][j % 4] = last ? p[j / 4][j % 4] : waiting[last ? i : i + 1][j / 4][j % 4];
-            }
-        } else {
-            weigh_step(job, key, step);
-            clean_values(job, key, v_tile(index));
-            add_values(p, v_tile(index));
-            __syncwarp(); /* all lanes are done with this step's keys and values */
-            if (next < n_steps) load_keys(to, job, index, next);
-        }
+        if constexpr (PICKS)
+            add_step_picking(to, job, step, n_steps, key);
+        else
+            add_step_whole(to, job, step, n_steps, key);
     }
 };
 
@@ -373,6 +390,30 @@ struct four_outs {
     }
 };
 
+/* Sums four outputs of n partial rows, `stride` floats apart, in order; AT_ONCE of them are on their way at a time. */
+template <int AT_ONCE>
+__device__ __forceinline__ four_outs join_rows(const float *rows, int64_t stride, int n, int column) {
+    four_outs sums = {-INFINITY, 0, {0, 0, 0, 0}};
+    for (int first = 0; first < n; first += AT_ONCE) {
+        float2 head[AT_ONCE];
+        float4 out[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const float *row = rows + min(first + i, n - 1) * stride;
+            head[i] = *(const float2 *)row;
+            out[i] = *(const float4 *)(row + PARTIAL_HEAD + 4 * column);
+        }
+        float highest = sums.shift;
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) highest = fmaxf(highest, head[i].x);
+        sums.raise(highest);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            if (first + i < n) sums.add(head[i].x, head[i].y, out[i]);
+    }
+    return sums;
+}
+
 /* Ends a row whose outputs 4 column to 4 column + 3 these are. */
 template <typename half_t>
 __device__ __forceinline__ void finish_row(const gpu_view &view, const gpu_sequence &sequence, int t, int h, int column,
@@ -395,6 +436,28 @@ __device__ __forceinline__ void finish_row(const gpu_view &view, const gpu_seque
     if (view.lse && column == 0) view.lse[view_row_index(view, sequence, h, t)] = lse;
 }
 
+/* Joins the rows that the warps have left: outputs, or partial rows of the split. */
+template <typename half_t, typename shape>
+__device__ __forceinline__ void leave_block(const hopper_decode &to, const decode_job &job, const float *left) {
+    constexpr int COLUMNS = shape::WIDTH / 4, PITCH = shape::WIDTH + PARTIAL_HEAD;
+    const gpu_view &view = to.view;
+    const int n_rows = min(view.T * view.group - job.first_row, (int)DECODE_ROWS);
+    for (int i = threadIdx.x; i < n_rows * COLUMNS; i += shape::THREADS) {
+        const int column = i % COLUMNS;
+        if (4 * column >= view.Dv) continue;
+        const decode_row at = decode_row_of(view, job, i / COLUMNS);
+        const four_outs sums =
+            join_rows<shape::WARPS>(left + i / COLUMNS * PITCH, shape::WARP_BYTES / 4, shape::WARPS, column);
+        if (to.splits.n == 1) {
+            finish_row<half_t>(view, job.sequence, at.t, at.h, column, sums);
+            continue;
+        }
+        float *partial = partial_of(view, to.splits, job.sequence.b, at.h, at.t) + job.split * to.splits.stride;
+        if (column == 0) *(float2 *)partial = {sums.shift, sums.sum};
+        *(float4 *)(partial + PARTIAL_HEAD + 4 * column) = sums.out;
+    }
+}
+
 /* ---- the kernels -------------------------------------------------------------------------------------------------- */
 
 /* Heads come fastest, since those of a token lie side by side in most caches.  Each call works it out again, so that a
@@ -414,111 +477,59 @@ __global__ void __launch_bounds__(shape::THREADS, shape::RESIDENT)
     hopper_decode_kernel(const __grid_constant__ hopper_decode to) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char shared[];
-    const gpu_view &view = to.view;
-    const int index = threadIdx.x / LANES;
     hopper_decode_warp<half_t, shape> warp;
-    warp.begin(view, shared_address(shared));
+    warp.begin(to.view, shared_address(shared));
     if (threadIdx.x == 0) prefetch_map(&to.k);
     if (threadIdx.x == 0 && !shape::PICKS) prefetch_map(&to.v);
     wait_for_kernel_before();
     next_kernel_may_begin();
-    decode_job job = hopper_decode_job(view, to.splits);
+    decode_job job = hopper_decode_job(to.view, to.splits);
+    const int index = threadIdx.x / LANES;
     const int n_all = job.end > job.begin ? (job.end - job.begin + shape::KEYS - 1) / shape::KEYS : 0;
     const int n_steps = (n_all - index + shape::WARPS - 1) / shape::WARPS;
 
-    if (view.page_table) warp.pages.begin(view, job);
+    warp.begin_rows(to.view, job); /* before the keys, which would be in its way */
+    if (to.view.page_table) warp.pages.begin(to.view, job);
 #pragma unroll 1
     for (int i = 0; i < shape::K_TILES && i < n_steps; i++) warp.load_keys(to, job, i, i);
-    warp.begin_rows(view, job);
     warp.keep_queries(shared_address(shared));
-    for (int i = 0; i < n_steps; i++) {
-        warp.add_step(to, job, i, n_steps, job.begin + (i * shape::WARPS + index) * shape::KEYS);
-    }
+    for (int i = 0; i < n_steps; i++) warp.add_step(to, job, i, n_steps);
     if (shape::PICKS) warp.add_all_waiting(n_steps);
     __syncwarp();
     warp.leave((float *)(shared + index * shape::WARP_BYTES));
     __syncthreads();
-
-    job = hopper_decode_job(view, to.splits);
-    constexpr int COLUMNS = shape::WIDTH / 4, PITCH = shape::WIDTH + PARTIAL_HEAD;
-    const int n_rows = min(view.T * view.group - job.first_row, (int)DECODE_ROWS);
-    for (int i = threadIdx.x; i < n_rows * COLUMNS; i += shape::THREADS) {
-        const int column = i % COLUMNS;
-        const float *from = (const float *)shared + i / COLUMNS * PITCH;
-        const decode_row at = decode_row_of(view, job, i / COLUMNS);
-        four_outs sums = {from[0], 0, {0, 0, 0, 0}};
-#pragma unroll
-        for (int k = 1; k < shape::WARPS; k++) sums.shift = fmaxf(sums.shift, from[k * (shape::WARP_BYTES / 4)]);
-#pragma unroll
-        for (int k = 0; k < shape::WARPS; k++) {
-            const float *its = from + k * (shape::WARP_BYTES / 4);
-            sums.add(its[0], its[1], *(const float4 *)(its + PARTIAL_HEAD + 4 * column));
-        }
-        if (to.splits.n == 1) {
-            if (4 * column < view.Dv) finish_row<half_t>(view, job.sequence, at.t, at.h, column, sums);
-            continue;
-        }
-        float *partial = partial_of(view, to.splits, job.sequence.b, at.h, at.t) + job.split * to.splits.stride;
-        if (column == 0) *(float2 *)partial = {sums.shift, sums.sum};
-        if (4 * column < view.Dv) *(float4 *)(partial + PARTIAL_HEAD + 4 * column) = sums.out;
-    }
+    leave_block<half_t, shape>(to, hopper_decode_job(to.view, to.splits), (const float *)shared);
 #endif
 }
 
-enum { JOIN_THREADS = 256 };
+enum { JOIN_THREADS = 256, JOIN_RESIDENT = 5 /* by their registers: they must fit beside the first kernel */ };
 
 /* One block of threads for each row: WIDTH / 4 lanes with four outputs each, and as many groups of them as there is room
- * for; each group sums the splits of a part, in order, and the groups are summed in order. */
+ * for; each group sums a part of the splits, and then the first the groups. */
 template <typename half_t, int WIDTH>
-__global__ void __launch_bounds__(JOIN_THREADS) hopper_join_kernel(const __grid_constant__ hopper_decode to) {
+__global__ void __launch_bounds__(JOIN_THREADS, JOIN_RESIDENT)
+    hopper_join_kernel(const __grid_constant__ hopper_decode to) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     enum { COLUMNS = WIDTH / 4, GROUPS = JOIN_THREADS / COLUMNS };
-    __shared__ float4 outs[GROUPS][COLUMNS];
-    __shared__ float sums[GROUPS];
+    __shared__ four_outs parts[GROUPS][COLUMNS];
     const gpu_view &view = to.view;
     const int t = blockIdx.x % view.T, h = blockIdx.x / view.T % view.H, b = blockIdx.x / view.T / view.H;
     const int column = threadIdx.x % COLUMNS, group = threadIdx.x / COLUMNS, n = to.splits.n;
     const int first = group * n / GROUPS, end = (group + 1) * n / GROUPS;
     const bool there = 4 * column < view.Dv;
-    const int64_t stride = to.splits.stride;
-    const float *partial = partial_of(view, to.splits, b, h, t);
+    const float *partial = partial_of(view, to.splits, b, h, t) + first * to.splits.stride;
     wait_for_kernel_before();
-    float shift = -INFINITY, sum = 0;
-    for (int i = threadIdx.x % LANES; i < n; i += LANES) shift = fmaxf(shift, partial[i * stride]);
-#pragma unroll
-    for (int i = LANES / 2; i > 0; i /= 2) shift = fmaxf(shift, __shfl_xor_sync(~0u, shift, i));
-    float4 out = {0, 0, 0, 0};
-#pragma unroll 4
-    for (int i = first; i < end; i++) {
-        float2 head = *(const float2 *)(partial + i * stride);
-        float4 add = {0, 0, 0, 0};
-        if (there) add = *(const float4 *)(partial + i * stride + PARTIAL_HEAD + 4 * column);
-        float factor = power_of_two(head.x - shift);
-        sum += factor * head.y;
-        out.x += factor * add.x, out.y += factor * add.y, out.z += factor * add.z, out.w += factor * add.w;
-    }
-    outs[group][column] = out;
-    if (column == 0) sums[group] = sum;
+    four_outs sums = join_rows < WIDTH == 64 ? 3 : 4 > (partial, to.splits.stride, there ? end - first : 0, column);
+    parts[group][column] = sums;
     __syncthreads();
     if (group > 0 || !there) return;
-    sum = sums[0];
-#pragma unroll
-    for (int i = 1; i < GROUPS; i++) {
-        float4 add = outs[i][column];
-        sum += sums[i];
-        out.x += add.x, out.y += add.y, out.z += add.z, out.w += add.w;
-    }
-    gpu_sequence sequence = view_sequence(view, b);
-    weigh_range seen = view_visible(view, sequence, t + sequence.n_k - view.T);
-    row_rule life = view_rule(view, h);
-    float factor = 0, lse = INFINITY;
-    if (seen.first < seen.end) factor = row_finish(&life, shift, sum, &lse);
-    half_t *to_row = tensor_row<half_t>(view.out, b, t, h) + 4 * column;
-    uint32_t pairs[2] = {pack_pair<half_t>(fmaf(out.x, factor, 0.0f), fmaf(out.y, factor, 0.0f)),
-                         pack_pair<half_t>(fmaf(out.z, factor, 0.0f), fmaf(out.w, factor, 0.0f))};
-    for (int i = 0; i < 4; i++)
-        if (4 * column + i < view.Dv) *(uint16_t *)(to_row + i) = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
-    if (view.lse && column == 0) view.lse[view_row_index(view, sequence, h, t)] = lse;
+    float highest = sums.shift;
+#pragma unroll 3
+    for (int i = 1; i < GROUPS; i++) highest = fmaxf(highest, parts[i][column].shift);
+    sums.raise(highest);
+#pragma unroll 3
+    for (int i = 1; i < GROUPS; i++) sums.add(parts[i][column].shift, parts[i][column].sum, parts[i][column].out);
+    finish_row<half_t>(view, view_sequence(view, b), t, h, column, sums);
 #endif
 }
 
@@ -529,8 +540,7 @@ static sp_status hopper_decode_launch(const hopper_decode *job, cudaStream_t str
     const gpu_view *view = &job->view;
     int64_t rows = (int64_t)view->n_sequences * view->H * view->T;
     auto kernel = hopper_decode_kernel<half_t, shape>;
-    SP_REQUIRE(rows < INT32_MAX && view->n_sequences <= UINT16_MAX, SP_UNSUPPORTED,
-               "decode of %d sequences, %lld rows, is more than a GPU takes at once", view->n_sequences,
+    SP_REQUIRE(rows < INT32_MAX, SP_UNSUPPORTED, "decode of %lld rows is more than a GPU takes at once",
                (long long)rows);
     SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::SHARED_BYTES));
     cudaLaunchAttribute early = {};
