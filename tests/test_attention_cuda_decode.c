@@ -179,7 +179,7 @@ static void set_scores(attention_case *c, const void *user) {
 }
 
 static double climbing(int64_t j) { return (double)j * 0.25; }
-static double climbing_by_steps(int64_t j) { return j / 300 * 12 - j % 3 * 20; }
+static double climbing_by_steps(int64_t j) { return (double)(j / 300 * 12 - j % 3 * 20); }
 static double one_in_a_hundred(int64_t j) { return j % 100 == 37 ? 3 : -1; }
 static double only_the_last(int64_t j) { return j == 2999 ? 20 : -3; }
 static double only_the_first(int64_t j) { return j == 0 ? 20 : -3; }
