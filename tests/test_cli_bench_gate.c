@@ -169,6 +169,27 @@ static void pages_hold_every_key_once(void **state) {
     assert_int_equal(bench_gate(sp_device_host(), &shape, &options, SP_ATTENTION_DECODE, 2, 5), SP_OK);
 }
 
+/* The gate at full size, in every pass; then one number of what the last rows give is wrong. */
+static void last_rows_are_held_against_the_definition(void **state) {
+    (void)state;
+    bench_shape shape = make_shape(90, 130, SP_DTYPE_BF16, BENCH_DENSE, 0);
+    shape.gradients = true;
+    for (int i = 0; i < 2 * SP_ATTENTION_PASS_COUNT * SP_NORMALIZER_COUNT; i++) {
+        sp_attention_pass pass = (sp_attention_pass)(i / 2 % SP_ATTENTION_PASS_COUNT);
+        bench_options options = standard;
+        bench_problem p;
+        options.causal = i % 2;
+        options.normalizer = (sp_normalizer)(i / 2 / SP_ATTENTION_PASS_COUNT);
+        shape.T = pass == SP_ATTENTION_DECODE ? 3 : 90;
+        assert_int_equal(bench_problem_open(&p, sp_device_host(), &shape, 1), SP_OK);
+        if (bench_gate_large(&p, &options, pass, 2) != SP_OK) fail_msg("pass %d: %s", (int)pass, sp_last_message());
+        const sp_tensor *last = pass == SP_ATTENTION_BACKWARD ? i % 2 ? &p.problem.dk : &p.problem.dq : &p.problem.out;
+        ((uint16_t *)last->data)[sp_tensor_count(last) - 1] ^= 0x7000;
+        assert_int_equal(bench_gate_rows(&p, &options, pass, bench_gate_bound(SP_DTYPE_BF16)), SP_INTERNAL);
+        bench_problem_close(&p);
+    }
+}
+
 static bench_counts count(const bench_shape *shape, bool causal) {
     bench_problem p;
     bench_counts counts;
@@ -384,6 +405,7 @@ int main(void) {
         cmocka_unit_test(gate_compares_row_numbers),
         cmocka_unit_test(gate_compares_liveness),
         cmocka_unit_test(every_pass_that_runs_here_goes_through_the_gate),
+        cmocka_unit_test(last_rows_are_held_against_the_definition),
         cmocka_unit_test(pages_hold_every_key_once),
         cmocka_unit_test(pairs_are_those_that_are_seen),
         cmocka_unit_test(patterns_have_the_zeros_that_they_say),

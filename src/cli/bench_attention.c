@@ -434,6 +434,8 @@ static sp_status pass_gates(const bench_run *run, uint64_t seed) {
         force_variant(row->wanted);
         sp_status status =
             bench_gate(run->device, &row->problem->shape, &row->options, row->pass, row->n_threads, seed);
+        if (status == SP_OK && run->device->id && !row->problem->shape.page_size)
+            status = bench_gate_large(row->problem, &row->options, row->pass, row->n_threads);
         if (status != SP_INTERNAL) {
             SP_TRY(status);
             if (cli_progress(NULL, "checking", i + 1, run->n_rows)) return sp_fail(SP_CANCELLED, "interrupted");

@@ -111,9 +111,11 @@ static sp_status compare_words(const sp_attention *truth, const sp_attention *ou
     return bench_compare_liveness(truth->liveness, ours->liveness, n_words);
 }
 
+double bench_gate_bound(sp_dtype dtype) { return dtype == SP_DTYPE_F32 ? 1e-5 : dtype == SP_DTYPE_F16 ? 2e-3 : 1e-2; }
+
 static sp_status compare_all(const sp_attention *truth, const sp_attention *ours, sp_attention_pass pass) {
     bool f32 = truth->q.dtype == SP_DTYPE_F32;
-    double bound = f32 ? 1e-5 : truth->q.dtype == SP_DTYPE_F16 ? 2e-3 : 1e-2;
+    double bound = bench_gate_bound(truth->q.dtype);
     int64_t n_rows = truth->q.shape[0] * truth->q.shape[1] * truth->q.shape[2];
     SP_TRY(bench_compare("out", &truth->out, &ours->out, bound));
     SP_TRY(bench_compare_rows("lse", truth->lse, ours->lse, n_rows, f32 ? 1e-4 : 1e-2));
@@ -152,4 +154,13 @@ done:
     bench_problem_close(&ours);
     bench_problem_close(&found);
     return status;
+}
+
+sp_status bench_gate_large(const bench_problem *p, const bench_options *options, sp_attention_pass pass,
+                           int n_threads) {
+    sp_attention problem = bench_problem_of(p, options, pass);
+    SP_TRY(sp_device_zero(p->device, p->outputs, p->output_bytes));
+    if (pass == SP_ATTENTION_BACKWARD) SP_TRY(call_poisoned(p->device, &problem, SP_ATTENTION_FORWARD, n_threads));
+    SP_TRY(call_poisoned(p->device, &problem, pass, n_threads));
+    return bench_gate_rows(p, options, pass, bench_gate_bound(problem.q.dtype));
 }
