@@ -100,9 +100,12 @@ def run_tool(a, case, label, command):
     environment = dict(os.environ)
     if a.tool_libraries:
         environment["LD_LIBRARY_PATH"] = a.tool_libraries
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=a.limit)
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no word"])[-1]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=a.limit)
+        reason = (done.stderr.strip().splitlines() or ["no word"])[-1] if done.returncode != 0 else None
+    except subprocess.TimeoutExpired:
+        reason = f"stopped after {a.limit:g} s"
+    if reason:
         write(a, {"case": case["name"], "who": "softpick", "label": label, "reason": reason})
         return
     with open(os.path.join(a.out, f"ours-{case['name']}{label}.json"), "w") as file:
@@ -406,7 +409,7 @@ def parse():
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--captured", help="file for the case captured, by softpick bench capture; without it none")
     parser.add_argument("--machine", help="file with lines about the machine, which are to stand before the tables")
-    parser.add_argument("--limit", type=float, default=120, help="seconds for one run of the tool")
+    parser.add_argument("--limit", type=float, default=40, help="seconds for one run of the tool")
     parser.add_argument("--budget", type=float, default=1e9, help="seconds after which no further case begins")
     parser.add_argument("--prepare", action="store_true", help="compile and check peers, and no more")
     parser.add_argument("--list", action="store_true", help="the names of the cases, and no more")
