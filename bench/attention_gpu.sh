@@ -49,7 +49,7 @@ esac
 unset LD_LIBRARY_PATH
 if [ -n "${PYTHON_LIBRARIES:-}" ]; then export LD_LIBRARY_PATH="$PYTHON_LIBRARIES"; fi
 
-if [ "${PREPARE:-yes}" != no ]; then "$python" "$here/peers/attention_gpu.py" --prepare "$@" || true; fi
+if [ "${PREPARE:-yes}" != no ]; then timeout 60 "$python" "$here/peers/attention_gpu.py" --prepare "$@" || true; fi
 [ "${PREPARE:-yes}" != only ] || exit 0
 
 finish() {
