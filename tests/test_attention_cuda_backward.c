@@ -14,9 +14,17 @@
 
 static sp_device *gpu;
 
+/* The GPU may have better rows. */
+static void choose_row(void) {
+    if (getenv("SOFTPICK_TEST_BEST"))
+        unsetenv("SP_ATTENTION");
+    else
+        setenv("SP_ATTENTION", "sm80", 1);
+}
+
 static int open_gpu(void **state) {
     (void)state;
-    if (!getenv("SOFTPICK_TEST_BEST")) setenv("SP_ATTENTION", "sm80", 1); /* the GPU may have better rows */
+    choose_row();
     gpu = cuda_open_first();
     return 0;
 }
@@ -291,6 +299,92 @@ static void rows_of_any_size_agree(void **state) {
     assert_true(all);
 }
 
+/* ---- what is left out -------------------------------------------------------------------------------------------- */
+
+/* Scores have the sign of their 64 queries x 64 keys, and are far from 0; a share of the signs is positive, none of those of
+ * queries 128 to 255. */
+static void block_signs(attention_case *c, const void *user) {
+    const sp_tensor *q = &c->problem.q, *k = &c->problem.k;
+    const double share = *(const double *)user;
+    for (int64_t b = 0; b < q->shape[0]; b++)
+        for (int64_t d = 0; d < 8; d++) {
+            for (int64_t t = 0; t < q->shape[1]; t++)
+                for (int64_t h = 0; h < q->shape[2]; h++) case_store(q, b, t, h, d, t / 64 % 8 == d ? 10 : 0);
+            for (int64_t t = 0; t < k->shape[1]; t++)
+                for (int64_t h = 0; h < k->shape[2]; h++) {
+                    uint64_t block = (uint64_t)((b * k->shape[2] + h) * 1000 + t / 64);
+                    bool positive = d / 2 != 1 && sp_random_uniform(77, (uint64_t)d, block) < share;
+                    if (!isnan(case_load(k, b, t, h, d))) case_store(k, b, t, h, d, positive ? 10 : -10);
+                }
+        }
+}
+
+/* Forward by the definition, backward here; false: the row sm90 does not take it. */
+static bool run_sm90(attention_case *c, const attention_shape *shape, double share, bool any_order) {
+    const char *name;
+    cuda_case ours;
+    case_open(c, shape);
+    block_signs(c, &share);
+    cuda_case_open(&ours, c, gpu);
+    bool taken = sp_attention_choose(&ours.problem, SP_ATTENTION_BACKWARD, &name) == SP_OK;
+    cuda_case_close(&ours);
+    if (!taken) return false;
+    cuda_expect(sp_attention_define_forward(&c->problem));
+    run_backward(c, any_order);
+    return true;
+}
+
+static bool same_gradients(const attention_case *a, const attention_case *b) {
+    for (int i = 5; i < 8; i++)
+        if (measure(a->tensors[i], b->tensors[i]).error != 0) return false;
+    return true;
+}
+
+/* With liveness words as without them, and as the definition. */
+static bool words_change_nothing(attention_shape shape, double share, bool any_order, bool exactly) {
+    attention_case with, without;
+    bool same = true, near = true;
+    shape.liveness = true;
+    bool taken = run_sm90(&with, &shape, share, any_order);
+    shape.compute_dead = true;
+    taken = run_sm90(&without, &shape, share, any_order) && taken;
+    if (taken) {
+        same = !exactly || same_gradients(&with, &without);
+        if (!same) print_message("D %lld share %g: other bits\n", (long long)shape.D, share);
+        shape.compute_dead = false;
+        near = agrees(&shape, block_signs, &share, any_order);
+    }
+    case_close(&with), case_close(&without);
+    return same && near;
+}
+
+static void dead_blocks_change_no_bit(void **state) {
+    (void)state;
+    bool all = true;
+    if (!gpu) skip();
+    setenv("SP_ATTENTION", "sm90", 1);
+    for (int i = 0; i < 12; i++) {
+        static const double shares[] = {0.1, 0.5, 0};
+        attention_shape shape = plain_shape(i % 4 < 2 ? 320 : 300,
+                                            i % 3 == 2 ? 96
+                                            : i % 2    ? 128
+                                                       : 64,
+                                            SP_DTYPE_BF16, SP_NORMALIZER_SOFTPICK);
+        shape.Hkv = i % 3 ? 2 : 1;
+        shape.lambda = i / 4 == 0 ? 1 : i / 4 == 1 ? 0 : 0.5f;
+        shape.causal = i % 4 < 3;
+        shape.S = i % 5 == 4 ? 450 : shape.T;
+        shape.n_packed = i % 8 == 5 ? 3 : 0;
+        shape.lengths = i % 8 == 6;
+        shape.B = shape.lengths ? 2 : 1;
+        shape.window = i % 8 == 7 ? 200 : 0;
+        shape.seed = (uint64_t)i;
+        all = words_change_nothing(shape, shares[i / 2 % 3], i % 6 == 1, i % 6 != 1) && all;
+    }
+    choose_row();
+    assert_true(all);
+}
+
 /* ---- the same bits ---------------------------------------------------------------------------------------------- */
 
 static bool same_outputs(const attention_case *a, const attention_case *b) {
@@ -365,7 +459,8 @@ static void any_order_gives_nearly_the_same(void **state) {
     }
 }
 
-int main(void) {
+/* The argument, if there is one: a pattern of tests' names. */
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_width_dtype_and_normalizer_agrees),
         cmocka_unit_test(sampled_problems_agree),
@@ -373,8 +468,10 @@ int main(void) {
         cmocka_unit_test(rows_without_a_positive_score_have_gradient_zero),
         cmocka_unit_test(rows_that_see_nothing_and_keys_that_nobody_sees_have_gradient_zero),
         cmocka_unit_test(rows_of_any_size_agree),
+        cmocka_unit_test(dead_blocks_change_no_bit),
         cmocka_unit_test(any_order_gives_nearly_the_same),
         cmocka_unit_test(twenty_runs_give_the_same_bits_beside_a_competing_kernel),
     };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }

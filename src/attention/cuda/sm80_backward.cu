@@ -213,6 +213,7 @@ static __device__ __forceinline__ void store_row(const backward_task &task, int6
     }
     backward_row_pair &pair = reinterpret_cast<backward_row_pair *>(task.row_facts)[index / 2];
     pair.log2_d[index % 2] = row.log2_d;
+    pair.least[index % 2] = task.softpick ? __int_as_float(__float_as_int(row.unit) + 1) : 0;
     pair.delta[index % 2] = row.delta;
 }
 
@@ -387,11 +388,16 @@ static __device__ __forceinline__ void deltas_by_weights(const backward_task &ta
     }
 }
 
+/* The i-th tile to be prepared: where sequences are alike first the first ones of each, which take longer. */
+static __device__ __forceinline__ int tile_at(const backward_task &task, int i) {
+    return task.sequences ? i : i % task.n_sequences * task.sequence_tiles + i / task.n_sequences;
+}
+
 /* A tile of a head.  Heads lie next to each other in memory, and so do their blocks of threads. */
 template <typename half_t, int WIDTH>
 static __global__ void __launch_bounds__(ROW_THREADS) prepare_rows_kernel(const __grid_constant__ backward_task task) {
     __shared__ float deltas[TILE_QUERIES];
-    const int h = blockIdx.x % task.H, place = blockIdx.x / task.H, row = threadIdx.x;
+    const int h = blockIdx.x % task.H, place = tile_at(task, blockIdx.x / task.H), row = threadIdx.x;
     const backward_sequence sequence = sequence_of_tile(task, place);
     const int first = (place - sequence.tile_first) * TILE_QUERIES;
     const int64_t tile = (int64_t)h * task.n_tiles + place;

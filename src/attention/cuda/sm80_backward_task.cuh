@@ -43,9 +43,9 @@ struct alignas(16) backward_row {
     float delta;  /* dout . out */
 };
 
-/* The same of two neighbouring rows, for a kernel whose rows have one scale and that computes the rest. */
+/* The same of two neighbouring rows, for a kernel whose rows have one scale. */
 struct alignas(16) backward_row_pair {
-    float log2_d[2], delta[2];
+    float log2_d[2], least[2], delta[2], none[2]; /* least: the next number above 1/D; in the softmaxes 0 */
 };
 
 struct backward_task {

@@ -79,6 +79,7 @@ typedef struct width_kernel {
 
 static const width_kernel widths[] = {
     {64, hopper_backward_shape<64, false>::PASSES, 32 << 20, sp_sm90_backward_64},
+    {96, hopper_backward_shape<96, false>::PASSES, 64 << 20, sp_sm90_backward_96},
     {128, hopper_backward_shape<128, false>::PASSES, 64 << 20, sp_sm90_backward_128},
 };
 

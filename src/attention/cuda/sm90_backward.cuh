@@ -11,7 +11,8 @@
  *   groups 1, 2     64 keys each; dk and dv stay in registers
  *
  * The groups do not wait for each other: dq of a tile is computed two tiles later, when the other group's ds has long been
- * there, and added up by a thread of group 0.  With liveness words a group leaves out g and dv of 64 keys x 64 queries
+ * there, and added up by a thread of group 0.  Heads of 64 channels leave registers free, for the group's keys and
+ * values.  With liveness words a group leaves out g and dv of 64 keys x 64 queries
  * among which no weight is positive: there ds = lambda delta u, whatever the values are; and whole tiles are left out that
  * have nothing to say to the block's keys.
  *
@@ -82,7 +83,7 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
     float scale; /* dot product to score in log2 units */
     float dk[shape::SUMS], dv[shape::SUMS];
     float s[PASS_SCORES], g[PASS_SCORES];
-    held k_rows;
+    held k_rows, v_rows;
 
     __device__ __forceinline__ hopper_backward_group(const hopper_backward &job, const char *memory, int number)
         : task(job.task), rings(shared_address(memory)), shared(memory), group(number),
@@ -156,15 +157,19 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
             queue_rows(s, rings.k(), q);
     }
     __device__ __forceinline__ void queue_value_gradients(int stage, int pass) {
-        queue_rows(g, rings.v(), rings.dout(stage) + pass * shape::PASS_BYTES);
+        uint32_t dout = rings.dout(stage) + pass * shape::PASS_BYTES;
+        if (shape::HELD_VALUES)
+            queue_held_rows(g, v_rows, dout);
+        else
+            queue_rows(g, rings.v(), dout);
     }
-    /* This group's keys into registers. */
-    __device__ __forceinline__ void hold_keys() {
+    /* This group's rows of keys, or of values, into registers. */
+    __device__ __forceinline__ void hold_rows(held &rows, uint32_t operand) {
         const int lane = threadIdx.x % LANES;
-        const uint32_t from = rings.k() + (group * GROUP_KEYS + warp() * 16 + lane % 16) * TILE_ROW_BYTES;
+        const uint32_t from = operand + (group * GROUP_KEYS + warp() * 16 + lane % 16) * TILE_ROW_BYTES;
 #pragma unroll
         for (int i = 0; i < shape::WIDTH / 16; i++)
-            load_matrices(k_rows + 4 * i,
+            load_matrices(rows + 4 * i,
                           from + i / 4 * shape::K_PANEL_BYTES + ((i % 4 * 2 + lane / 16) ^ lane % 8) * CHUNK_BYTES);
     }
 
@@ -207,14 +212,14 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
                                                  const hopper_queries (&seen)[2]) {
 #pragma unroll
         for (int j = 0; j < PASS_QUERIES / 8; j++) {
-            const float2 both = *(const float2 *)rows[4 * j].log2_d;
-            const float log2_d[2] = {both.x, both.y};
-            float least[2]; /* what counts: numbers above 1/D, or scores above 0 */
+            const float4 four = *(const float4 *)rows[4 * j].log2_d;
+            const float log2_d[2] = {four.x, four.y}, given[2] = {four.z, four.w};
+            float least[2]; /* what counts: numbers from this on, or scores above it */
 #pragma unroll
             for (int i = 0; i < 2; i++)
-                least[i] = SOFTPICK         ? __int_as_float(__float_as_int(power_of_two_near(-log2_d[i])) + 1)
-                           : task.rectifies ? -log2_d[i]
-                                            : -INFINITY;
+                least[i] = !SOFTPICK           ? task.rectifies ? -log2_d[i] : -INFINITY
+                           : shape::READS_UNIT ? given[i]
+                                               : __int_as_float(__float_as_int(power_of_two_near(-log2_d[i])) + 1);
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 float *x = s + 4 * j + 2 * half, more[2];
@@ -399,29 +404,39 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
 
     /* ---- steps ---- */
 
-    /* The products whose results are waited for first: scores; with LATER_DQ dq of the tile before the one before. */
+    /* Queues scores and, with LATER_DQ, dq of the tile before the one before, which is waited for here, or is computed
+     * behind the scores while those are weighed. */
     template <int PASS, bool LATER_DQ> __device__ __forceinline__ void run_scores(const hopper_block &block) {
-        if (PASS == 0 && LATER_DQ) barrier_wait(rings.ds.full(stage()), parity() ^ 1);
+        constexpr bool DQ = PASS == 0 && LATER_DQ;
+        if (DQ) barrier_wait(rings.ds.full(stage()), parity() ^ 1);
         products_begin();
-        if (PASS == 0 && LATER_DQ) {
+        if (DQ && !shape::DQ_LAST) {
             queue_dq(g, stage());
             products_commit();
         }
         queue_scores(stage(), PASS);
         products_commit();
-        if (PASS > 0 || !LATER_DQ) return;
+        if (DQ && shape::DQ_LAST) {
+            queue_dq(g, stage());
+            products_commit();
+        }
+        if (!DQ || shape::DQ_LAST) return;
         products_wait<1>();
         registers_settle(g);
         leave_dq(block, turn - 2);
     }
 
-    template <int PASS>
+    /* w and ds of 64 queries and dv; with words the scores have been waited for. */
+    template <int PASS, bool LATER_DQ>
     __device__ __forceinline__ void run_live(packed &ds, const hopper_block &block, int query,
                                              const backward_row_pair *rows, bool first) {
+        constexpr bool DQ = PASS == 0 && LATER_DQ && shape::DQ_LAST;
         packed w;
-        products_begin();
-        queue_value_gradients(stage(), PASS);
-        products_commit();
+        if (!DQ) {
+            products_begin();
+            queue_value_gradients(stage(), PASS);
+            products_commit();
+        }
         if (!shape::WORDS) {
             products_wait<1>();
             registers_settle(s);
@@ -429,7 +444,16 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         }
         weigh_pass(w, block, query, rows);
         registers_settle(w);
+        if (DQ) {
+            products_wait<0>();
+            registers_settle(g);
+            leave_dq(block, turn - 2);
+        }
         products_begin();
+        if (DQ) {
+            queue_value_gradients(stage(), PASS);
+            products_commit();
+        }
         queue_value_sums(w, stage(), PASS);
         products_commit();
         products_wait<1>();
@@ -454,14 +478,14 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         const backward_row_pair *rows =
             (const backward_row_pair *)(shared + shape::FACTS_FIRST + stage() * shape::FACTS_BYTES) +
             PASS * PASS_QUERIES / 2 + threadIdx.x % 4;
-        if (PASS == 0) run_scores<PASS, LATER_DQ>(block);
+        run_scores<PASS, LATER_DQ>(block);
         if (shape::WORDS) {
             products_wait<0>();
             registers_settle(s);
             after_scores<PASS>(first);
         }
         if (!shape::WORDS || (words & 0x0f0f0f0fu << 4 * group)) {
-            run_live<PASS>(ds, block, query, rows, first);
+            run_live<PASS, LATER_DQ>(ds, block, query, rows, first);
         } else {
             differentiate_dead_pass(ds, block, query, rows);
             registers_settle(ds);
@@ -469,10 +493,6 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         products_begin();
         queue_key_sums(ds, stage(), PASS);
         products_commit();
-        if (PASS == 0 && shape::PASSES > 1) {
-            queue_scores(stage(), 1);
-            products_commit();
-        }
         if (PASS == 0) barrier_wait(rings.ds.empty(stage()), parity() ^ 1);
         store_ds(ds, PASS);
     }
@@ -499,7 +519,8 @@ template <typename half_t, bool SOFTPICK, typename shape> struct hopper_backward
         rings.keys.wait_full(key_place);
         key_place.advance();
         clear_keys(block);
-        if (shape::HELD) hold_keys();
+        if (shape::HELD) hold_rows(k_rows, rings.k());
+        if (shape::HELD_VALUES) hold_rows(v_rows, rings.v());
 #pragma unroll 1
         do last = run_tile<false>(block, turn == begin);
         while (!last && turn < begin + 2);

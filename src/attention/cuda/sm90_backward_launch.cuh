@@ -6,6 +6,7 @@
 #include "device/cuda_check.cuh"
 
 sp_status sp_sm90_backward_64(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream);
+sp_status sp_sm90_backward_96(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_backward_128(const hopper_backward *job, sp_dtype dtype, cudaStream_t stream);
 
 template <typename half_t, bool SOFTPICK, typename shape>

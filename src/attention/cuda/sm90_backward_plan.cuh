@@ -31,9 +31,12 @@ template <int WIDTH_, bool WORDS_> struct hopper_backward_shape {
         KEYS = GROUPS * GROUP_KEYS,
         PASSES = 128 / WIDTH, /* of 64 queries in a tile */
         QUERIES = PASSES * PASS_QUERIES,
-        HELD = WIDTH<128,                                 /* keys stay in registers too */
-                     RISING = WIDTH> 64,                  /* blocks of a head begin with the first keys */
-        STAGES = 2,                                       /* of tiles under way, and of their ds */
+        HELD = (WIDTH < 128),                /* keys stay in registers too */
+        HELD_VALUES = WIDTH == 64 && !WORDS, /* and values */
+        DQ_LAST = WIDTH == 64 && !WORDS,     /* dq of an earlier tile is queued behind the scores, not before them */
+        READS_UNIT = WIDTH == 64, /* 1/D of a row is read, not computed: the exponential unit has no time left */
+        RISING = (WIDTH > 64),    /* blocks of a head begin with the first keys */
+        STAGES = 2,               /* of tiles under way, and of their ds */
         PANELS = (WIDTH + TILE_ROW - 1) / TILE_ROW,       /* of 64 channels: a tile is one after the other */
         SUMS = WIDTH / 2,                                 /* numbers of dk or dv of a thread */
         SUM_BYTES = PASS_QUERIES * PANELS * TILE_ROW * 4, /* of dq of 64 queries */
