@@ -11,10 +11,10 @@
  *   groups 1, 2     64 keys each; dk and dv stay in registers
  *
  * The groups do not wait for each other: dq of a tile is computed two tiles later, when the other group's ds has long been
- * there, and added up by a thread of group 0.  Heads of 64 channels leave registers free, for the group's keys and
- * values.  With liveness words a group leaves out g and dv of 64 keys x 64 queries
- * among which no weight is positive: there ds = lambda delta u, whatever the values are; and whole tiles are left out that
- * have nothing to say to the block's keys.
+ * there, and added up by a thread of group 0.  Heads of 64 channels leave registers free, for the group's keys and values.
+ *
+ * With liveness words a group leaves out g and dv of 64 keys x 64 queries among which no weight is positive: there
+ * ds = lambda delta u, whatever the values are; and whole tiles are left out that have nothing to say to the block's keys.
  *
  * dq is summed over the blocks in global memory.  The blocks of a head add to a tile in order, each after the one before
  * has said so in dq_turn: the sum is the same each time.  The first one stores; the last one, which nobody comes after,
