@@ -11,7 +11,7 @@
 #include "cuda_support.h"
 
 static sp_device *gpu;
-static const int64_t widths[] = {64, 96, 128, 192};
+static const int64_t widths[] = {64, 96, 128, 192, 256};
 enum { N_WIDTHS = sizeof widths / sizeof *widths };
 
 static int open_gpu(void **state) {
@@ -110,7 +110,7 @@ static void lengths_around_tiles_agree(void **state) {
     if (!is_hopper()) skip();
     for (int edge = 0; edge < 5; edge++)
         for (int64_t T = edges[edge] - 1; T <= edges[edge] + 1; T++)
-            for (int i = 0; i < N_WIDTHS; i++) {
+            for (int i = (int)(T % 3); i < N_WIDTHS; i += 3) {
                 attention_shape shape = small_shape(T, widths[i], SP_DTYPE_BF16);
                 near = forward_agrees(&shape, NULL) && near;
                 shape.causal = false;

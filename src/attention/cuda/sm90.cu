@@ -1,6 +1,6 @@
 /* The row sm90 on the host: what it accepts, forward.
  *
- *   workspace   | number of the next tile | what the view needs |
+ *   workspace   | number of the next tile | what the view needs | votes |
  */
 #include "attention/cuda/sm80_host.cuh"
 #include "attention/cuda/sm90_launch.cuh"
@@ -26,7 +26,6 @@ static const char *refusal_of_problem(const sp_attention *problem, sp_attention_
     if (!is_hopper(problem->q.device - 1)) return "the GPU's compute capability is not 9";
     if (pass == SP_ATTENTION_DECODE) return sp_sm90_decode_refusal(problem);
     if (pass == SP_ATTENTION_BACKWARD) return sp_sm90_backward_refusal(problem);
-    if (problem->q.shape[3] > 192 || problem->v.shape[3] > 192) return "heads are wider than 192 channels";
     if (sp_problem_wants_statistics(problem)) return "statistics are wanted";
     if (sp_tensor_count(&problem->k) == 0 || sp_tensor_count(&problem->v) == 0) return "there are no keys";
     if (!strides_fit(&problem->q) || !strides_fit(&problem->k) || !strides_fit(&problem->v))
@@ -53,6 +52,7 @@ static const width_kernels widths[] = {
     {96, SM90_QUERIES_96, SM90_KEYS_96, sp_sm90_forward_96},
     {128, SM90_QUERIES_128, SM90_KEYS_128, sp_sm90_forward_128},
     {192, SM90_QUERIES_192, SM90_KEYS_192, sp_sm90_forward_192},
+    {256, SM90_QUERIES_256, SM90_KEYS_256, sp_sm90_forward_256},
 };
 
 static const width_kernels *kernels_of(const sp_attention *problem) {
@@ -63,21 +63,25 @@ static const width_kernels *kernels_of(const sp_attention *problem) {
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
-extern "C" sp_status sp_sm90_forward_workspace(const sp_attention *problem, int64_t *n_bytes) {
-    *n_bytes = SP_ALIGNMENT + gpu_view_bytes(problem, kernels_of(problem)->queries);
-    return SP_OK;
+/* Votes are kept where a weight may be 0: as words if a block is as wide as a word, else in the workspace. */
+static void carve_votes(hopper_forward *job, const sp_attention *problem, int keys, void *workspace, int64_t *used) {
+    sp_liveness_shape shape = sp_problem_liveness_shape(problem);
+    job->liveness = problem->liveness;
+    job->n_query_words = (int)shape.n_query_tiles, job->n_key_words = (int)shape.n_key_tiles;
+    job->vote_slabs = keys / SP_LIVENESS_BLOCK;
+    job->n_vote_blocks = (int)((shape.n_key_tiles * SP_LIVENESS_KEYS + keys - 1) / keys);
+    if (!problem->liveness || rule_of(problem->normalizer) == RULE_EXPONENTIAL) return;
+    int64_t n_rows = sp_problem_n_sequences(problem) * problem->q.shape[2] * shape.n_query_tiles;
+    job->votes = keys == SP_LIVENESS_KEYS
+                     ? job->liveness
+                     : (uint32_t *)sp_carve(workspace, used, n_rows * job->n_vote_blocks, sizeof(uint32_t));
 }
 
-/* Where weights may be 0 the kernel sets bits; otherwise the words are known beforehand. */
-static sp_status begin_liveness(hopper_forward *job, const sp_attention *problem, cudaStream_t stream) {
-    sp_liveness_shape shape = sp_problem_liveness_shape(problem);
-    int64_t n_words;
-    job->liveness = problem->liveness;
-    if (!job->liveness) return SP_OK;
-    job->n_query_words = (int)shape.n_query_tiles, job->n_key_words = (int)shape.n_key_tiles;
-    if (rule_of(problem->normalizer) == RULE_EXPONENTIAL) return sp_sm90_liveness_seen(job, stream);
-    SP_TRY(sp_attention_liveness_words(problem, &n_words));
-    SP_CUDA_TRY(cudaMemsetAsync(job->liveness, 0, (size_t)n_words * sizeof *job->liveness, stream));
+extern "C" sp_status sp_sm90_forward_workspace(const sp_attention *problem, int64_t *n_bytes) {
+    const width_kernels *kernels = kernels_of(problem);
+    hopper_forward job = {};
+    *n_bytes = SP_ALIGNMENT + gpu_view_bytes(problem, kernels->queries);
+    carve_votes(&job, problem, kernels->keys, NULL, n_bytes);
     return SP_OK;
 }
 
@@ -89,12 +93,14 @@ extern "C" sp_status sp_sm90_forward(const sp_attention *problem, void *workspac
     job.next_item = (int *)workspace;
     SP_TRY(gpu_view_begin(problem, kernels->queries, (char *)workspace + SP_ALIGNMENT, &job.view));
     if (job.view.n_items == 0) return SP_OK;
+    int64_t used = SP_ALIGNMENT + gpu_view_bytes(problem, kernels->queries);
+    carve_votes(&job, problem, kernels->keys, workspace, &used);
     job.compute_dead = problem->compute_dead;
-    SP_TRY(begin_liveness(&job, problem, stream));
     SP_TRY(find_encoder(&encoder));
     SP_TRY(make_map(&job.q, encoder, &problem->q, 64));
     SP_TRY(make_map(&job.k, encoder, &problem->k, kernels->keys));
     SP_TRY(make_map(&job.v, encoder, &problem->v, kernels->keys));
     SP_CUDA_TRY(cudaMemsetAsync(job.next_item, 0, sizeof *job.next_item, stream));
-    return kernels->forward(&job, problem->q.dtype, stream);
+    SP_TRY(kernels->forward(&job, problem->q.dtype, stream));
+    return sp_sm90_liveness(&job, stream);
 }

@@ -213,7 +213,7 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
     gpu_sequence sequence; /* its number of keys is all that is used */
     int first_position;    /* of the group's rows */
     uint32_t votes;        /* where they lie */
-    uint32_t *words;       /* liveness of the group's rows, in the thread that writes it; else NULL */
+    uint32_t *kept;        /* votes on the group's rows, in the thread that keeps them; else NULL */
     uint32_t live;         /* of the last block, by its scores: what is 0 in f16 need not be 0 */
     weigh_row row[2];
     float s[SCORES]; /* scores */
@@ -244,10 +244,10 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
         }
     }
 
-    __device__ __forceinline__ uint32_t *words_of(const hopper_tile &tile) {
-        if (!job.liveness || threadIdx.x % GROUP_THREADS != 0) return NULL;
+    __device__ __forceinline__ uint32_t *votes_of(const hopper_tile &tile) {
+        if (!job.votes || threadIdx.x % GROUP_THREADS != 0) return NULL;
         int64_t head = (int64_t)tile.sequence * view.H + tile.h;
-        return job.liveness + (head * job.n_query_words + first_row(tile) / GROUP_ROWS) * job.n_key_words;
+        return job.votes + (head * job.n_query_words + first_row(tile) / GROUP_ROWS) * job.n_vote_blocks;
     }
 
     /* ---- products ---- */
@@ -341,7 +341,7 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
 
     /* What the four warps of the group know of the slabs of a block with numerators p: a byte each. */
     __device__ __forceinline__ uint32_t vote(const weights &p) {
-        uint32_t bits = __reduce_or_sync(~0u, F16 && job.liveness ? live : live_by_weights(p)), word;
+        uint32_t bits = __reduce_or_sync(~0u, F16 && job.votes ? live : live_by_weights(p)), word;
         asm volatile("st.shared.u8 [%0], %1;" ::"r"(votes + threadIdx.x % GROUP_THREADS / LANES), "r"(bits) : "memory");
         group_wait();
         asm volatile("ld.shared.u32 %0, [%1];" : "=r"(word) : "r"(votes) : "memory");
@@ -354,18 +354,9 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
         return job.compute_dead ? (uint32_t)EVERY_SLAB : (word | word >> 8) & EVERY_SLAB;
     }
 
-    /* Adds a block's votes to the liveness words: blocks need not begin where words do. */
+    /* Keeps a block's votes for the liveness words. */
     __device__ __forceinline__ void note(uint32_t word, int block) {
-        if (!words) return;
-        int slab = block * STEPS, place = slab % 8;
-        if (STEPS == 8) {
-            words[block] = word;
-            return;
-        }
-        uint32_t low = 0xff << place & 0xff, high = 0xff >> (8 - place);
-        atomicOr(words + slab / 8, word << place & low * 0x01010101u);
-        if (place + STEPS > 8 && (word >> (8 - place) & high * 0x01010101u))
-            atomicOr(words + slab / 8 + 1, word >> (8 - place) & high * 0x01010101u);
+        if (kept) kept[block] = word;
     }
 
     /* ---- weighing ---- */
@@ -461,7 +452,7 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
         registers_settle(s);
         release_keys(last);
         weigh<false>(p, block * shape::KEYS, factor);
-        if (SKIPS && F16 && job.liveness) live = live_by_scores<false>(block * shape::KEYS);
+        if (SKIPS && F16 && job.votes) live = live_by_scores<false>(block * shape::KEYS);
     }
 
     /* Queues this block's scores and the outputs of the block before, whose numerators are p; p_next: this block's. */
@@ -480,7 +471,7 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
         registers_settle(s);
         release_keys(last);
         bool raised = weigh<ALL>(p_next, block * shape::KEYS, factor);
-        if (SKIPS && F16 && job.liveness) live = live_by_scores<ALL>(block * shape::KEYS);
+        if (SKIPS && F16 && job.votes) live = live_by_scores<ALL>(block * shape::KEYS);
         products_wait<0>();
         registers_settle(out);
         registers_settle(p);
@@ -602,7 +593,7 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
     __device__ __forceinline__ void run_tile(const hopper_tile &tile) {
         sequence.n_k = tile.n_k;
         first_position = first_row(tile) + tile.n_k - tile.n_q;
-        if (SKIPS) words = words_of(tile);
+        if (SKIPS) kept = votes_of(tile);
         begin_rows(tile);
 #pragma unroll
         for (int i = 0; i < OUTS; i++) out[i] = 0;
@@ -657,6 +648,7 @@ typedef hopper_shape<64, SM90_QUERIES_64 / GROUP_ROWS, SM90_KEYS_64, 4> shape_64
 typedef hopper_shape<96, SM90_QUERIES_96 / GROUP_ROWS, SM90_KEYS_96, 3> shape_96;
 typedef hopper_shape<128, SM90_QUERIES_128 / GROUP_ROWS, SM90_KEYS_128, 3> shape_128;
 typedef hopper_shape<192, SM90_QUERIES_192 / GROUP_ROWS, SM90_KEYS_192, 2> shape_192;
+typedef hopper_shape<256, SM90_QUERIES_256 / GROUP_ROWS, SM90_KEYS_256, 3> shape_256;
 
 template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape>
 static sp_status hopper_launch(const hopper_forward *job, cudaStream_t stream) {
@@ -677,8 +669,8 @@ static sp_status hopper_choose(const hopper_forward *job, cudaStream_t stream) {
     switch (job->view.normalizer) {
     case SP_NORMALIZER_SOFTPICK:
         if (job->view.lambda != 1) return hopper_launch<half_t, true, true, true, shape>(job, stream);
-        return job->liveness ? hopper_launch<half_t, true, false, true, shape>(job, stream)
-                             : hopper_launch<half_t, true, false, false, shape>(job, stream);
+        return job->votes ? hopper_launch<half_t, true, false, true, shape>(job, stream)
+                          : hopper_launch<half_t, true, false, false, shape>(job, stream);
     case SP_NORMALIZER_RECTIFIED: return hopper_launch<half_t, false, true, true, shape>(job, stream);
     default: return hopper_launch<half_t, false, false, false, shape>(job, stream);
     }

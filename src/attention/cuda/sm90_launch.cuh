@@ -11,8 +11,11 @@ struct hopper_forward {
     gpu_view view;       /* n_items tiles of as many queries as the width's sizes say */
     int *next_item;      /* 0 before the launch */
     CUtensorMap q, k, v; /* boxes of 64 channels: of 64 queries, or of a block of keys */
-    uint32_t *liveness;  /* NULL: not wanted; else 0 before the launch, and how many words there are for a head: */
-    int n_query_words, n_key_words;
+    uint32_t *liveness;  /* NULL: not wanted; else (sequences, H, n_query_words, n_key_words) */
+    uint32_t *votes; /* NULL: not wanted; else (sequences, H, n_query_words, n_vote_blocks): of 64 queries and a block
+                            of keys, one byte for each 16 queries, one bit for each 16 keys */
+    int n_query_words, n_key_words, n_vote_blocks;
+    int vote_slabs;    /* bits of a byte that count */
     bool compute_dead; /* as in sp_attention */
 };
 
@@ -26,16 +29,19 @@ enum {
     SM90_KEYS_128 = 128,
     SM90_QUERIES_192 = 128,
     SM90_KEYS_192 = 64,
+    SM90_QUERIES_256 = 128,
+    SM90_KEYS_256 = 48,
 };
 
 extern "C" {
-/* Writes the words of a normalizer without zeros. */
-sp_status sp_sm90_liveness_seen(const hopper_forward *job, cudaStream_t stream);
+/* Writes the words: what is seen and, where there are votes, has some. */
+sp_status sp_sm90_liveness(const hopper_forward *job, cudaStream_t stream);
 
 sp_status sp_sm90_forward_64(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_96(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_128(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_192(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
+sp_status sp_sm90_forward_256(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 }
 
 #endif

@@ -58,9 +58,9 @@ __device__ __forceinline__ uint64_t operand_at(uint64_t descriptor, int bytes) {
 template <typename half_t, int N> struct product;
 
 /* The N / 2 accumulators of a product of N columns: their names, and that they are read and written. */
-#define ACCUMULATORS_64                                                                                                \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                                           \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define ACCUMULATORS_48                                                                                                \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
+#define ACCUMULATORS_64 ACCUMULATORS_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
 #define ACCUMULATORS_80 ACCUMULATORS_64 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define ACCUMULATORS_96                                                                                                \
     ACCUMULATORS_64 ", "                                                                                               \
@@ -80,7 +80,8 @@ template <typename half_t, int N> struct product;
     "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]), "+f"(c[i + 5]), "+f"(c[i + 6]),        \
         "+f"(c[i + 7])
 #define ACCUMULATE_16(i) ACCUMULATE_8(i), ACCUMULATE_8(i + 8)
-#define ACCUMULATE_64    ACCUMULATE_16(0), ACCUMULATE_16(16)
+#define ACCUMULATE_48    ACCUMULATE_16(0), ACCUMULATE_8(16)
+#define ACCUMULATE_64    ACCUMULATE_48, ACCUMULATE_8(24)
 #define ACCUMULATE_80    ACCUMULATE_64, ACCUMULATE_8(32)
 #define ACCUMULATE_96    ACCUMULATE_64, ACCUMULATE_16(32)
 #define ACCUMULATE_128   ACCUMULATE_96, ACCUMULATE_16(48)
@@ -111,6 +112,7 @@ template <typename half_t, int N> struct product;
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+DEFINE_PRODUCTS(48, 24, 25, 26, 27, 28, 29)
 DEFINE_PRODUCTS(64, 32, 33, 34, 35, 36, 37)
 DEFINE_PRODUCTS(80, 40, 41, 42, 43, 44, 45)
 DEFINE_PRODUCTS(96, 48, 49, 50, 51, 52, 53)
