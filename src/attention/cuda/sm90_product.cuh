@@ -61,7 +61,6 @@ template <typename half_t, int N> struct product;
 #define ACCUMULATORS_48                                                                                                \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
 #define ACCUMULATORS_64 ACCUMULATORS_48 ", %24, %25, %26, %27, %28, %29, %30, %31"
-#define ACCUMULATORS_80 ACCUMULATORS_64 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define ACCUMULATORS_96                                                                                                \
     ACCUMULATORS_64 ", "                                                                                               \
                     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
@@ -82,7 +81,6 @@ template <typename half_t, int N> struct product;
 #define ACCUMULATE_16(i) ACCUMULATE_8(i), ACCUMULATE_8(i + 8)
 #define ACCUMULATE_48    ACCUMULATE_16(0), ACCUMULATE_8(16)
 #define ACCUMULATE_64    ACCUMULATE_48, ACCUMULATE_8(24)
-#define ACCUMULATE_80    ACCUMULATE_64, ACCUMULATE_8(32)
 #define ACCUMULATE_96    ACCUMULATE_64, ACCUMULATE_16(32)
 #define ACCUMULATE_128   ACCUMULATE_96, ACCUMULATE_16(48)
 #define ACCUMULATE_192   ACCUMULATE_128, ACCUMULATE_16(64), ACCUMULATE_16(80)
@@ -114,7 +112,6 @@ template <typename half_t, int N> struct product;
 
 DEFINE_PRODUCTS(48, 24, 25, 26, 27, 28, 29)
 DEFINE_PRODUCTS(64, 32, 33, 34, 35, 36, 37)
-DEFINE_PRODUCTS(80, 40, 41, 42, 43, 44, 45)
 DEFINE_PRODUCTS(96, 48, 49, 50, 51, 52, 53)
 DEFINE_PRODUCTS(128, 64, 65, 66, 67, 68, 69)
 DEFINE_PRODUCTS(192, 96, 97, 98, 99, 100, 101)
