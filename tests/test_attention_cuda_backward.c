@@ -10,6 +10,7 @@
 #include "attention_case.h"
 #include "attention_plain.h"
 #include "attention_sample.h"
+#include "cuda_agree.h"
 #include "cuda_support.h"
 
 static sp_device *gpu;
@@ -84,14 +85,17 @@ static norms measure(const sp_tensor *truth, const sp_tensor *result) {
     return n;
 }
 
-/* Within the bounds, or within twice the error of plain loops that round as the kernel does. */
+/* Within the bounds, or within twice the error of plain loops that round as the kernel does; where all cancels, within what
+ * other orders of summation give. */
 static bool near_tensor(const char *text, const attention_case *truth, const attention_case *plain,
                         const attention_case *ours, int i) {
     static const char *const names[] = {"dq", "dk", "dv"};
     double bound = error_bounds(ours->problem.q.dtype)[i];
     norms n = measure(truth->tensors[5 + i], ours->tensors[5 + i]);
     norms p = measure(truth->tensors[5 + i], plain->tensors[5 + i]);
-    double allowed = fmax(bound * n.truth, 2 * p.error) + 1e-5, most = fmax(8 * bound * n.largest, 2 * p.worst) + 1e-5;
+    double least = 1e-5 * cuda_terms(&truth->problem, 5 + i), count = (double)sp_tensor_count(ours->tensors[5 + i]);
+    double allowed = fmax(bound * n.truth, 2 * p.error) + fmax(least / 10 * sqrt(count), 1e-5);
+    double most = fmax(8 * bound * n.largest, 2 * p.worst) + least;
     if (n.error <= allowed && n.worst <= most) return true;
     print_message("%s: %s: error %.3g of %.3g (allowed %.3g), worst %.3g of %.3g (allowed %.3g)\n", text, names[i],
                   n.error, n.truth, allowed, n.worst, n.largest, most);

@@ -147,9 +147,10 @@ shape="--device cuda --seconds 0 --batch 2 --heads 4 --kv-heads 2 --length 300"
     expect 0 bench attention $shape --dtype bf16,f16 --attention softpick,softmax,rectified --pattern dense,slabs=0.5 \
         --head-dim 64 --key-length 300 --json
     last="softpick bench attention"
+    cp out bench.json
     python <<'END'
 import json
-d = json.load(open("out"))
+d = json.load(open("bench.json"))
 assert d["device"] == "cuda:0" and d["device_name"] and d["fma_gflops"] is None and d["copy_gb_per_s"] > 0
 assert len(d["cases"]) == 2 * 3 * 2 * 3  # dtypes, normalizers, patterns, passes
 for c in d["cases"]:
@@ -163,12 +164,13 @@ END
     says out "dq in any order"
     expect 0 bench attention $shape --passes decode --key-length 2000 --page-size 64 --pattern keys=0.1 --json
     last="softpick bench attention, pages"
+    cp out bench.json
     python <<'END'
 import json
-assert all(c["page_size"] == 64 and 0.85 < c["zeros"] < 0.95 for c in json.load(open("out"))["cases"])
+assert all(c["page_size"] == 64 and 0.85 < c["zeros"] < 0.95 for c in json.load(open("bench.json"))["cases"])
 END
     expect 0 bench capture whole --data shards --layer 1 --length 64 --out layer
-    expect 0 bench attention $shape --passes forward --head-dim 32 --length 64 --pattern captured=layer
+    expect 0 bench attention $shape --passes forward --head-dim 64 --length 64 --pattern captured=layer
     says out " captured "
 }
 

@@ -215,6 +215,7 @@ static __device__ __forceinline__ void store_row(const backward_task &task, int6
     pair.log2_d[index % 2] = row.log2_d;
     pair.least[index % 2] = task.softpick ? __int_as_float(__float_as_int(row.unit) + 1) : 0;
     pair.delta[index % 2] = row.delta;
+    pair.none[index % 2] = 0;
 }
 
 /* Between which words of a tile (of 128 keys each) there is something to compute.  Where no weight of any row is positive,
