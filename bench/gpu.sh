@@ -69,7 +69,7 @@ peer=yes
 "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null || peer=no
 {
     echo "date    $began"
-    echo "commit  $(git -C "$root" describe --always --dirty 2>/dev/null || echo unknown)"
+    echo "commit  $("$BUILD/softpick" info | sed -n 's/^softpick.*(commit \(.*\))$/\1/p')"
     echo "gpu     $gpu"
     echo "clocks  $(nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.limit --format=csv,noheader)"
     echo "cpu     $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)"

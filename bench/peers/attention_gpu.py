@@ -180,8 +180,9 @@ def flex(case):
 
 
 def log_above(score, b, h, q, k):
-    """ln(e^s - 1) of the scores above 0, without a NaN in the derivative of the others."""
-    return torch.where(score > 0, torch.log(torch.expm1(torch.where(score > 0, score, 1.0))), -float("inf"))
+    """ln(e^s - 1) = s + ln(1 - e^-s) of the scores above 0, without a NaN in the derivative of the others."""
+    above = torch.where(score > 0, score, 1.0)
+    return torch.where(score > 0, above + torch.log(-torch.expm1(-above)), -float("inf"))
 
 
 def log_below(score, b, h, q, k):
@@ -197,8 +198,9 @@ def flex_softpick(case):
 
     @torch.compile(dynamic=False)
     def join(above, ln_p, ln_n):
+        ln_p = ln_p.clamp(min=-60)  # of a row without a score above 0 it is -inf, and the derivative below inf times 0
         share = 1 / (1 + torch.exp(ln_n - ln_p) + EPS * torch.exp(-ln_p))
-        return above * torch.where(ln_p > -float("inf"), share, 0.0).to(above.dtype)[..., None]
+        return (above * share[..., None]).to(above.dtype)
 
     def two_calls(q, k, v):
         above, ln_p = compiled(q, k, v, score_mod=log_above, block_mask=blocks, return_lse=True)

@@ -111,23 +111,29 @@ static sp_status compare_words(const sp_attention *truth, const sp_attention *ou
     return bench_compare_liveness(truth->liveness, ours->liveness, n_words);
 }
 
-double bench_gate_bound(sp_dtype dtype) { return dtype == SP_DTYPE_F32 ? 1e-5 : dtype == SP_DTYPE_F16 ? 2e-3 : 1e-2; }
+/* A score's gradient is the value's gradient less delta, the product of dout and out.  Where a model's rows weigh a few keys
+ * alone the two are nearly alike, and the rounding of out is what is left: docs/bench.md. */
+bench_bounds bench_gate_bounds(const bench_shape *shape) {
+    bool f32 = shape->dtype == SP_DTYPE_F32;
+    double bound = f32 ? 1e-5 : shape->dtype == SP_DTYPE_F16 ? 2e-3 : 1e-2;
+    return (bench_bounds){bound, shape->pattern.kind == BENCH_CAPTURED && !f32 ? 3 * bound : bound};
+}
 
-static sp_status compare_all(const sp_attention *truth, const sp_attention *ours, sp_attention_pass pass) {
+static sp_status compare_all(const sp_attention *truth, const sp_attention *ours, sp_attention_pass pass,
+                             bench_bounds bounds) {
     bool f32 = truth->q.dtype == SP_DTYPE_F32;
-    double bound = bench_gate_bound(truth->q.dtype);
     int64_t n_rows = truth->q.shape[0] * truth->q.shape[1] * truth->q.shape[2];
-    SP_TRY(bench_compare("out", &truth->out, &ours->out, bound));
+    SP_TRY(bench_compare("out", &truth->out, &ours->out, bounds.sums));
     SP_TRY(bench_compare_rows("lse", truth->lse, ours->lse, n_rows, f32 ? 1e-4 : 1e-2));
     SP_TRY(compare_words(truth, ours));
     if (pass != SP_ATTENTION_BACKWARD) return SP_OK;
-    SP_TRY(bench_compare("dq", &truth->dq, &ours->dq, bound));
-    SP_TRY(bench_compare("dk", &truth->dk, &ours->dk, bound));
-    SP_TRY(bench_compare("dv", &truth->dv, &ours->dv, bound));
+    SP_TRY(bench_compare("dq", &truth->dq, &ours->dq, bounds.scores));
+    SP_TRY(bench_compare("dk", &truth->dk, &ours->dk, bounds.scores));
+    SP_TRY(bench_compare("dv", &truth->dv, &ours->dv, bounds.sums));
     const int64_t heads[] = {truth->q.shape[2]};
     sp_tensor a = sp_tensor_view(truth->dsink, SP_DTYPE_F32, 1, heads), b = a;
     b.data = ours->dsink;
-    return truth->dsink ? bench_compare("dsink", &a, &b, bound) : SP_OK;
+    return truth->dsink ? bench_compare("dsink", &a, &b, bounds.sums) : SP_OK;
 }
 
 sp_status bench_gate(sp_device *device, const bench_shape *shape, const bench_options *options, sp_attention_pass pass,
@@ -148,7 +154,7 @@ sp_status bench_gate(sp_device *device, const bench_shape *shape, const bench_op
         SP_TRY_OR_DONE(call_poisoned(device, &our_problem, SP_ATTENTION_FORWARD, n_threads));
     SP_TRY_OR_DONE(call_poisoned(device, &our_problem, pass, n_threads));
     SP_TRY_OR_DONE(bench_problem_fetch(&found, &ours));
-    SP_TRY_OR_DONE(compare_all(&true_problem, &found_problem, pass));
+    SP_TRY_OR_DONE(compare_all(&true_problem, &found_problem, pass, bench_gate_bounds(&small)));
 done:
     bench_problem_close(&truth);
     bench_problem_close(&ours);
@@ -162,5 +168,5 @@ sp_status bench_gate_large(const bench_problem *p, const bench_options *options,
     SP_TRY(sp_device_zero(p->device, p->outputs, p->output_bytes));
     if (pass == SP_ATTENTION_BACKWARD) SP_TRY(call_poisoned(p->device, &problem, SP_ATTENTION_FORWARD, n_threads));
     SP_TRY(call_poisoned(p->device, &problem, pass, n_threads));
-    return bench_gate_rows(p, options, pass, bench_gate_bound(problem.q.dtype));
+    return bench_gate_rows(p, options, pass);
 }

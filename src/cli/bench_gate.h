@@ -20,13 +20,17 @@ SP_MUST_CHECK sp_status bench_compare_liveness(const uint32_t *truth, const uint
 SP_MUST_CHECK sp_status bench_gate(sp_device *device, const bench_shape *shape, const bench_options *options,
                                    sp_attention_pass pass, int n_threads, uint64_t seed);
 
-/* The bound for tensors of that dtype. */
-double bench_gate_bound(sp_dtype dtype);
+/* Bounds for the tensors of a problem. */
+typedef struct bench_bounds {
+    double sums;   /* of out, dv, dsink */
+    double scores; /* of dq, dk */
+} bench_bounds;
+bench_bounds bench_gate_bounds(const bench_shape *shape);
 
 /* The same of a problem at its full size, which is not in pages, after the pass has run: what the last queries of one head (of all
  * that share keys) got, and what the keys at their positions got from them if the problem is causal. */
 SP_MUST_CHECK sp_status bench_gate_rows(const bench_problem *problem, const bench_options *options,
-                                        sp_attention_pass pass, double bound);
+                                        sp_attention_pass pass);
 /* Clears the outputs and runs the pass, backward after forward, with a workspace full of NaN, then does this. */
 SP_MUST_CHECK sp_status bench_gate_large(const bench_problem *problem, const bench_options *options,
                                          sp_attention_pass pass, int n_threads);

@@ -81,12 +81,14 @@ static sp_status compare_tensor(const last_rows *l, int i, const sp_tensor *trut
     return bench_compare(names[i], &last, &l->found[i], bound);
 }
 
-static sp_status compare_rows(last_rows *l, bool backward, double bound) {
+static sp_status compare_rows(last_rows *l, bool backward, bench_bounds bounds) {
     sp_tensor *truth[N_TENSORS];
     tensors_of(&l->truth, truth);
-    SP_TRY(bench_compare_rows("lse", l->true_lse, l->found_lse, l->found[Q].shape[1] * l->found[Q].shape[2], bound));
+    SP_TRY(
+        bench_compare_rows("lse", l->true_lse, l->found_lse, l->found[Q].shape[1] * l->found[Q].shape[2], bounds.sums));
     for (int i = OUT; i <= (backward ? DV : OUT); i++)
-        if (!of_keys(i) || l->truth.causal) SP_TRY(compare_tensor(l, i, truth[i], bound));
+        if (!of_keys(i) || l->truth.causal)
+            SP_TRY(compare_tensor(l, i, truth[i], i == DQ || i == DK ? bounds.scores : bounds.sums));
     return SP_OK;
 }
 
@@ -100,7 +102,7 @@ static void close_rows(last_rows *l) {
     free(l->found_lse);
 }
 
-sp_status bench_gate_rows(const bench_problem *p, const bench_options *options, sp_attention_pass pass, double bound) {
+sp_status bench_gate_rows(const bench_problem *p, const bench_options *options, sp_attention_pass pass) {
     const bool backward = pass == SP_ATTENTION_BACKWARD;
     sp_attention problem = bench_problem_of(p, options, pass);
     sp_status status = SP_OK;
@@ -115,7 +117,7 @@ sp_status bench_gate_rows(const bench_problem *p, const bench_options *options, 
     l.truth.sink = l.sink;
     SP_TRY_OR_DONE(sp_attention_define_forward(&l.truth));
     if (backward) SP_TRY_OR_DONE(sp_attention_define_backward(&l.truth));
-    SP_TRY_OR_DONE(compare_rows(&l, backward, bound));
+    SP_TRY_OR_DONE(compare_rows(&l, backward, bench_gate_bounds(&p->shape)));
 done:
     close_rows(&l);
     return status;
