@@ -170,7 +170,8 @@ import json
 assert all(c["page_size"] == 64 and 0.85 < c["zeros"] < 0.95 for c in json.load(open("bench.json"))["cases"])
 END
     expect 0 bench capture whole --data shards --layer 1 --length 64 --out layer
-    expect 0 bench attention $shape --passes forward --head-dim 64 --length 64 --pattern captured=layer
+    expect 0 bench attention --device cuda --seconds 0 --batch 2 --heads 4 --kv-heads 2 --passes forward --head-dim 64 \
+        --length 64 --pattern captured=layer
     says out " captured "
 }
 
