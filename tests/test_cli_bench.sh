@@ -194,6 +194,15 @@ grep -q '^d64-4096 *sm90 *400 *266 *0.50 *1.50$' out || wrong "the row of forwar
 grep -q '^d64-4096 *forward *slabs=0.9 *sm90 *yes *90.0% *95.0% *0.800 *500 *1.25 *1.88$' out || wrong "nor that of zeros"
 grep -q '^small *sm90 *50.0% *10.0 *2.00$' out || wrong "nor that of decode"
 says out "- small, flash: it would not run"
+cat >>lines.jsonl <<'END'
+{"who": "machine", "lines": ["the day after"]}
+{"case": "small", "who": "flash", "attention": "softmax", "pass": "decode", "pattern": "dense", "ms": 0.02, "gb_per_s": 1000.0}
+END
+python3 "$bench/peers/attention_gpu_table.py" lines.jsonl >out 2>err || wrong "exit code $?"
+says out "the day after"
+says out "Of this run: small"
+grep -q "would not run" out && wrong "it has run since"
+grep -q '^small *sm90 *50.0% *10.0 *2.00 *20.0$' out || wrong "a ratio of two runs, or no time of the second"
 # the script that runs the cases, with a tool that always says the same
 cp both/ours-1.json said.json
 printf '#!/bin/sh\ncat "%s/said.json"\n' "$work" >stub

@@ -1,7 +1,8 @@
 """Tables of what bench/attention_gpu.sh measured.
 
-    python3 bench/peers/attention_gpu_table.py [--markdown] LINES.jsonl...      of attention_gpu.py; of several the last word counts
+    python3 bench/peers/attention_gpu_table.py [--markdown] LINES.jsonl...      of attention_gpu.sh
 
+Lines of several runs may follow one another: the last word on a case counts, and the head tells what is of which run.
 Rates count every pair of a query and a key that it sees, computed or not: 4 D operations forward, 10 D backward; of decode
 the bytes of keys and values.  A ratio says how many times faster we are than that column in the same run; above 1 is good.
 """
@@ -12,21 +13,26 @@ PEERS = ("cudnn", "flash", "flex", "triton", "flex_softpick", "naive")
 
 
 def read(paths):
-    """What stands about the run as a whole, the measured {(case, who, attention, pass, pattern, any_order): line}, the reasons
-    of those that could not be measured."""
-    about, cells, reasons = {}, {}, []
+    """What stands about each run as a whole, the measured {(case, who, attention, pass, pattern, any_order): line}, the reasons
+    of those that could not be measured; a line's "run" is its place among the first."""
+    runs, cells, reasons = [{}], {}, []
     for path in paths:
         with open(path) as file:
             for text in file:
                 line = json.loads(text)
+                if line["who"] == "machine" and runs[-1]:
+                    runs.append({})
+                line["run"] = len(runs) - 1
                 if "case" not in line:
-                    about.setdefault(line["who"], {}).update(line)
-                elif "reason" in line:
+                    runs[-1].setdefault(line["who"], {}).update(line)
+                    continue
+                reasons = [r for r in reasons if (r["case"], r["who"]) != (line["case"], line["who"]) or r["run"] == line["run"]]
+                if "reason" in line:
                     reasons.append(line)
                 else:
                     cells[tuple(line.get(k) for k in ("case", "who", "attention", "pass", "pattern")) +
                           (bool(line.get("any_order")),)] = line
-    return about, cells, reasons
+    return runs, cells, reasons
 
 
 def plain(rows):
@@ -63,7 +69,8 @@ def number(value, form):
 
 
 def ratio(ours, theirs):
-    return number(theirs["ms"] / ours["ms"] if ours and theirs else None, ".2f")
+    """Of one run alone."""
+    return number(theirs["ms"] / ours["ms"] if ours and theirs and ours["run"] == theirs["run"] else None, ".2f")
 
 
 def names(cells, which):
@@ -71,9 +78,8 @@ def names(cells, which):
     return list(dict.fromkeys(key[0] for key in cells if key[3] in which))
 
 
-def show_passes(out, form, about, cells):
+def show_passes(out, form, runs, cells):
     """Forward and backward of dense numbers."""
-    matmul = about.get("scale", {}).get("matmul_gflops")
     for which in ("forward", "backward"):
         table = Table(which + ", TFLOP/s", "row", "softpick", "any order", "softmax", *PEERS, "of matmul", "/cudnn",
                       "any/cudnn", "/flash", "/triton", "/naive")
@@ -85,7 +91,8 @@ def show_passes(out, form, about, cells):
             shown = [ours, any_order, cell("softpick", "softmax"), *peers.values()]
             if not any(shown):
                 continue
-            share = 1e3 * ours["tflops"] / matmul if ours and matmul else None
+            matmul = runs[ours["run"]].get("scale", {}).get("matmul_gflops") if ours else None
+            share = 1e3 * ours["tflops"] / matmul if matmul else None
             table.add(case, ours["variant"] if ours else "-", *(number(c and c["tflops"], ".0f") for c in shown),
                       number(share, ".2f"), ratio(ours, peers["cudnn"]), ratio(any_order, peers["cudnn"]),
                       *(ratio(ours, peers[who]) for who in ("flash", "triton", "naive")))
@@ -133,7 +140,7 @@ def show_reasons(out, reasons):
         print(f"- {case}, {who} {which}".rstrip() + f": {reason}", file=out)
 
 
-def show_about(out, form, about):
+def show_about(out, form, about, cases):
     scale, torch = about.get("scale", {}), about.get("pytorch")
     words = [scale.get("device") or (torch or {}).get("device", "")]
     if scale.get("copy_gb_per_s"):
@@ -142,13 +149,22 @@ def show_about(out, form, about):
         words.append(f"bf16 product of 8192 x 8192 x 8192 {1e-3 * scale['matmul_gflops']:.0f} TFLOP/s")
     words.append(f"PyTorch {torch['version']}, cuDNN {torch['cudnn']}" if torch else "no PyTorch")
     lines = about.get("machine", {}).get("lines", []) + ["; ".join(word for word in words if word)]
+    lines += ["Of this run: " + ", ".join(cases)] if cases else []
     print(("  \n" if form is MARKDOWN else "\n").join(lines) + "\n", file=out)
 
 
+def show_runs(out, form, runs, cells):
+    """The first run's head, and those of later ones with the cases that are theirs."""
+    for i, about in enumerate(runs):
+        cases = dict.fromkeys(key[0] for key, line in cells.items() if line["run"] == i)
+        if cases or i == 0:
+            show_about(out, form, about, cases if i > 0 else [])
+
+
 def show(paths, out, form):
-    about, cells, reasons = read(paths)
-    show_about(out, form, about)
-    show_passes(out, form, about, cells)
+    runs, cells, reasons = read(paths)
+    show_runs(out, form, runs, cells)
+    show_passes(out, form, runs, cells)
     show_zeros(out, form, cells)
     show_decode(out, form, cells)
     show_reasons(out, reasons)
