@@ -101,7 +101,7 @@ static void leaves_to_others_what_it_has_no_code_for(void **state) {
 
 /* ---- sizes ----------------------------------------------------------------------------------------------------------- */
 
-/* Steps are of 16 keys, four warps take turns, and splits have at least 256 keys. */
+/* Steps are of 16 or 32 keys, four or six warps take turns, and splits have at least 256 keys. */
 static void lengths_around_steps_agree(void **state) {
     (void)state;
     static const int64_t lengths[] = {1, 16, 17, 65, 128, 257, 513, 1030};

@@ -117,7 +117,8 @@ extern "C" sp_status sp_sm90_decode(const sp_attention *problem, void *workspace
     if (job.view.T == 0 || job.view.H == 0 || job.view.n_sequences == 0) return SP_OK;
     SP_TRY(gpu_lists_copy(problem, &placed));
     SP_TRY(find_encoder(&encoder));
-    SP_TRY(make_map(&job.k, encoder, &problem->k, DECODE_KEYS));
-    SP_TRY(make_map(&job.v, encoder, &problem->v, DECODE_KEYS));
+    const CUtensorMapL2promotion ahead = CU_TENSOR_MAP_L2_PROMOTION_L2_128B; /* 256: slower where values are few */
+    SP_TRY(make_map(&job.k, encoder, &problem->k, DECODE_KEYS, ahead));
+    SP_TRY(make_map(&job.v, encoder, &problem->v, DECODE_KEYS, ahead));
     return kernels_of(problem)->decode(&job, problem->q.dtype, (cudaStream_t)problem->stream);
 }

@@ -33,8 +33,9 @@ static sp_status find_encoder(map_encoder *encoder) {
     return SP_OK;
 }
 
-/* Boxes of 64 channels of n_rows rows of a (B,T,H,D) tensor. */
-static sp_status make_map(CUtensorMap *map, map_encoder encoder, const sp_tensor *tensor, int n_rows) {
+/* Boxes of 64 channels of n_rows rows of a (B,T,H,D) tensor; `ahead`: the bytes that L2 fetches at a time. */
+static sp_status make_map(CUtensorMap *map, map_encoder encoder, const sp_tensor *tensor, int n_rows,
+                          CUtensorMapL2promotion ahead = CU_TENSOR_MAP_L2_PROMOTION_L2_256B) {
     const int order[] = {3, 1, 2, 0}; /* D T H B */
     const CUtensorMapDataType type =
         tensor->dtype == SP_DTYPE_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
@@ -44,9 +45,8 @@ static sp_status make_map(CUtensorMap *map, map_encoder encoder, const sp_tensor
         sizes[i] = (cuuint64_t)tensor->shape[order[i]];
         if (i > 0) strides[i - 1] = sizes[i] > 1 ? (cuuint64_t)tensor->stride[order[i]] * 2 : 16;
     }
-    CUresult result =
-        encoder(map, type, 4, tensor->data, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    CUresult result = encoder(map, type, 4, tensor->data, sizes, strides, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                              CU_TENSOR_MAP_SWIZZLE_128B, ahead, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     SP_REQUIRE(result == CUDA_SUCCESS, SP_DEVICE_FAILED, "CUDA: cuTensorMapEncodeTiled: error %d", (int)result);
     return SP_OK;
 }
