@@ -200,7 +200,7 @@ cat >>lines.jsonl <<'END'
 END
 python3 "$bench/peers/attention_gpu_table.py" lines.jsonl >out 2>err || wrong "exit code $?"
 says out "the day after"
-says out "Of this run: small"
+says out "Of this run: small (flash)"
 grep -q "would not run" out && wrong "it has run since"
 grep -q '^small *sm90 *50.0% *10.0 *2.00 *20.0$' out || wrong "a ratio of two runs, or no time of the second"
 # the script that runs the cases, with a tool that always says the same

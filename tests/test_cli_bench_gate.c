@@ -190,6 +190,18 @@ static void last_rows_are_held_against_the_definition(void **state) {
     }
 }
 
+/* Where rounding alone costs more, and only there. */
+static void captured_numbers_have_a_wider_bound(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        bench_bounds dense = bench_gate_bounds(&(bench_shape){.dtype = i ? SP_DTYPE_BF16 : SP_DTYPE_F32});
+        bench_shape shape = {.dtype = i ? SP_DTYPE_BF16 : SP_DTYPE_F32, .pattern = {.kind = BENCH_CAPTURED}};
+        bench_bounds captured = bench_gate_bounds(&shape);
+        assert_true(captured.sums == dense.sums && dense.scores == dense.sums);
+        assert_true(captured.scores == (i ? 3 : 1) * dense.scores);
+    }
+}
+
 static bench_counts count(const bench_shape *shape, bool causal) {
     bench_problem p;
     bench_counts counts;
@@ -406,6 +418,7 @@ int main(void) {
         cmocka_unit_test(gate_compares_liveness),
         cmocka_unit_test(every_pass_that_runs_here_goes_through_the_gate),
         cmocka_unit_test(last_rows_are_held_against_the_definition),
+        cmocka_unit_test(captured_numbers_have_a_wider_bound),
         cmocka_unit_test(pages_hold_every_key_once),
         cmocka_unit_test(pairs_are_those_that_are_seen),
         cmocka_unit_test(patterns_have_the_zeros_that_they_say),

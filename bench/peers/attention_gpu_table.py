@@ -26,7 +26,8 @@ def read(paths):
                 if "case" not in line:
                     runs[-1].setdefault(line["who"], {}).update(line)
                     continue
-                reasons = [r for r in reasons if (r["case"], r["who"]) != (line["case"], line["who"]) or r["run"] == line["run"]]
+                reasons = [r for r in reasons if r["run"] == line["run"] or r["case"] != line["case"]
+                           or r["who"] not in (line["who"], "all")]
                 if "reason" in line:
                     reasons.append(line)
                 else:
@@ -156,7 +157,11 @@ def show_about(out, form, about, cases):
 def show_runs(out, form, runs, cells):
     """The first run's head, and those of later ones with the cases that are theirs."""
     for i, about in enumerate(runs):
-        cases = dict.fromkeys(key[0] for key, line in cells.items() if line["run"] == i)
+        whose, others = {}, {key[0] for key, line in cells.items() if line["run"] != i}
+        for key, line in cells.items():
+            if line["run"] == i:
+                whose.setdefault(key[0], {})[key[1]] = True
+        cases = [f"{case} ({', '.join(who)})" if case in others else case for case, who in whose.items()]
         if cases or i == 0:
             show_about(out, form, about, cases if i > 0 else [])
 
