@@ -29,7 +29,8 @@ def read(paths):
                 reasons = [r for r in reasons if r["run"] == line["run"] or r["case"] != line["case"]
                            or r["who"] not in (line["who"], "all")]
                 if "reason" in line:
-                    reasons.append(line)
+                    measured = line["who"] == "all" and any(key[0] == line["case"] for key in cells)  # by a run before
+                    reasons += [] if measured else [line]
                 else:
                     cells[tuple(line.get(k) for k in ("case", "who", "attention", "pass", "pattern")) +
                           (bool(line.get("any_order")),)] = line
