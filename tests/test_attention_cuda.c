@@ -11,21 +11,7 @@
 #include "attention/select.h"
 #include "attention_sample.h"
 #include "base/status.h"
-#include "cuda_support.h"
-
-static sp_device *gpu;
-
-static int open_gpu(void **state) {
-    (void)state;
-    gpu = cuda_open_first();
-    return 0;
-}
-
-static int close_gpu(void **state) {
-    (void)state;
-    sp_device_close(gpu);
-    return 0;
-}
+#include "cuda_first.h"
 
 /* The GPU may have better rows; these tests are about this one, unless SOFTPICK_TEST_BEST is set.  Named only while it
  * runs: the CPU has its own. */

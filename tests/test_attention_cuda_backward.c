@@ -65,40 +65,20 @@ static const double *error_bounds(sp_dtype dtype) {
     return dtype == SP_DTYPE_BF16 ? bf16 : f16;
 }
 
-typedef struct norms {
-    double truth, error, largest, worst;
-} norms;
-
-static norms measure(const sp_tensor *truth, const sp_tensor *result) {
-    double *a = case_numbers(truth), *b = case_numbers(result);
-    norms n = {0};
-    for (int64_t i = 0; i < sp_tensor_count(truth); i++) {
-        bool same = a[i] == b[i] || (isnan(a[i]) && isnan(b[i]));
-        double e = same ? 0 : fabs(a[i] - b[i]);
-        if (isnan(e)) e = INFINITY;
-        n.error += e * e;
-        n.worst = fmax(n.worst, e);
-        if (isfinite(a[i])) n.truth += a[i] * a[i], n.largest = fmax(n.largest, fabs(a[i]));
-    }
-    n.truth = sqrt(n.truth), n.error = sqrt(n.error);
-    free(a), free(b);
-    return n;
-}
-
 /* Within the bounds, or within twice the error of plain loops that round as the kernel does; where all cancels, within what
  * other orders of summation give. */
 static bool near_tensor(const char *text, const attention_case *truth, const attention_case *plain,
                         const attention_case *ours, int i) {
     static const char *const names[] = {"dq", "dk", "dv"};
     double bound = error_bounds(ours->problem.q.dtype)[i];
-    norms n = measure(truth->tensors[5 + i], ours->tensors[5 + i]);
-    norms p = measure(truth->tensors[5 + i], plain->tensors[5 + i]);
+    cuda_error n = cuda_measure(truth->tensors[5 + i], ours->tensors[5 + i]);
+    cuda_error p = cuda_measure(truth->tensors[5 + i], plain->tensors[5 + i]);
     double least = 1e-5 * cuda_terms(&truth->problem, 5 + i), count = (double)sp_tensor_count(ours->tensors[5 + i]);
-    double allowed = fmax(bound * n.truth, 2 * p.error) + fmax(least / 10 * sqrt(count), 1e-5);
+    double allowed = fmax(bound * n.size, 2 * p.norm) + fmax(least / 10 * sqrt(count), 1e-5);
     double most = fmax(8 * bound * n.largest, 2 * p.worst) + least;
-    if (n.error <= allowed && n.worst <= most) return true;
+    if (n.norm <= allowed && n.worst <= most) return true;
     print_message("%s: %s: error %.3g of %.3g (allowed %.3g), worst %.3g of %.3g (allowed %.3g)\n", text, names[i],
-                  n.error, n.truth, allowed, n.worst, n.largest, most);
+                  n.norm, n.size, allowed, n.worst, n.largest, most);
     return false;
 }
 
@@ -340,7 +320,7 @@ static bool run_sm90(attention_case *c, const attention_shape *shape, double sha
 
 static bool same_gradients(const attention_case *a, const attention_case *b) {
     for (int i = 5; i < 8; i++)
-        if (measure(a->tensors[i], b->tensors[i]).error != 0) return false;
+        if (cuda_measure(a->tensors[i], b->tensors[i]).norm != 0) return false;
     return true;
 }
 
@@ -456,8 +436,8 @@ static void any_order_gives_nearly_the_same(void **state) {
         run_backward(&ordered, false);
         run_backward(&any, true);
         for (int j = 5; j < 8; j++) {
-            norms difference = measure(ordered.tensors[j], any.tensors[j]);
-            assert_true(difference.error < 1e-3 * difference.truth);
+            cuda_error difference = cuda_measure(ordered.tensors[j], any.tensors[j]);
+            assert_true(difference.norm < 1e-3 * difference.size);
         }
         case_close(&ordered), case_close(&any);
     }

@@ -8,20 +8,7 @@
 
 #include "attention_sample.h"
 #include "cuda_agree.h"
-
-static sp_device *gpu;
-
-static int open_gpu(void **state) {
-    (void)state;
-    gpu = cuda_open_first();
-    return 0;
-}
-
-static int close_gpu(void **state) {
-    (void)state;
-    sp_device_close(gpu);
-    return 0;
-}
+#include "cuda_first.h"
 
 static const int64_t widths[] = {64, 128, 256};
 
@@ -32,35 +19,13 @@ static attention_shape decode_shape(int64_t T, int64_t S, int64_t D) {
     return shape;
 }
 
-static const char *row_of(const sp_attention *problem) {
-    const char *name = "";
-    cuda_expect(sp_attention_choose(problem, SP_ATTENTION_DECODE, &name));
-    return name;
-}
-
-static const char *row_of_shape(const attention_shape *shape) {
-    attention_case host;
-    cuda_case ours;
-    case_open(&host, shape);
-    cuda_case_open(&ours, &host, gpu);
-    const char *name = row_of(&ours.problem);
-    cuda_case_close(&ours);
-    case_close(&host);
-    return name;
-}
-
-static bool is_hopper(void) {
-    attention_shape shape = decode_shape(1, 100, 64);
-    return gpu && strcmp(row_of_shape(&shape), "sm90") == 0;
-}
-
 /* Opens a case, decodes it on the GPU and leaves the outputs in it. */
 static void decode(attention_case *c, const attention_shape *shape, cuda_change change) {
     cuda_case ours;
     case_open(c, shape);
     if (change) change(c, NULL);
     cuda_case_open(&ours, c, gpu);
-    assert_string_equal(row_of(&ours.problem), "sm90");
+    assert_string_equal(row_of(&ours.problem, SP_ATTENTION_DECODE), "sm90");
     cuda_expect(cuda_case_run(&ours, SP_ATTENTION_DECODE));
     assert_int_equal(ours.n_written_outside, 0);
     cuda_case_close(&ours);
@@ -96,7 +61,7 @@ static void leaves_to_others_what_it_has_no_code_for(void **state) {
     shapes[0].normalizer = SP_NORMALIZER_RECTIFIED;
     shapes[1].page_size = 8, shapes[1].lengths = true;
     shapes[2].page_size = 100, shapes[2].lengths = true;
-    for (int i = 0; i < 3; i++) assert_string_equal(row_of_shape(&shapes[i]), "sm80");
+    for (int i = 0; i < 3; i++) assert_string_equal(row_of_shape(&shapes[i], SP_ATTENTION_DECODE), "sm80");
 }
 
 /* ---- sizes ----------------------------------------------------------------------------------------------------------- */

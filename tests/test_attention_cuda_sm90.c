@@ -8,23 +8,10 @@
 
 #include "attention_sample.h"
 #include "attention_signs.h"
-#include "cuda_support.h"
+#include "cuda_first.h"
 
-static sp_device *gpu;
 static const int64_t widths[] = {64, 96, 128, 192, 256};
 enum { N_WIDTHS = sizeof widths / sizeof *widths };
-
-static int open_gpu(void **state) {
-    (void)state;
-    gpu = cuda_open_first();
-    return 0;
-}
-
-static int close_gpu(void **state) {
-    (void)state;
-    sp_device_close(gpu);
-    return 0;
-}
 
 /* With few heads: the definition takes its time. */
 static attention_shape small_shape(int64_t T, int64_t D, sp_dtype dtype) {
@@ -35,28 +22,6 @@ static attention_shape small_shape(int64_t T, int64_t D, sp_dtype dtype) {
 
 /* Changes the inputs of a case before it is copied to the GPU. */
 typedef void (*change_inputs)(attention_case *c);
-
-static const char *row_of(const sp_attention *problem) {
-    const char *name = "";
-    cuda_expect(sp_attention_choose(problem, SP_ATTENTION_FORWARD, &name));
-    return name;
-}
-
-static const char *row_of_shape(const attention_shape *shape) {
-    attention_case host;
-    cuda_case ours;
-    case_open(&host, shape);
-    cuda_case_open(&ours, &host, gpu);
-    const char *name = row_of(&ours.problem);
-    cuda_case_close(&ours);
-    case_close(&host);
-    return name;
-}
-
-static bool is_hopper(void) {
-    attention_shape shape = cuda_shape(8, 64, SP_DTYPE_BF16);
-    return gpu && strcmp(row_of_shape(&shape), "sm90") == 0;
-}
 
 static int64_t bits_apart(const attention_case *a, const attention_case *b) {
     int64_t n = 0;
@@ -74,7 +39,7 @@ static bool forward_agrees(const attention_shape *shape, change_inputs change) {
     case_open(&host, shape);
     if (change) change(&truth), change(&host);
     cuda_case_open(&ours, &host, gpu);
-    assert_string_equal(row_of(&ours.problem), "sm90");
+    assert_string_equal(row_of(&ours.problem, SP_ATTENTION_FORWARD), "sm90");
     cuda_expect(sp_attention_define_forward(&truth.problem));
     cuda_expect(cuda_case_run(&ours, SP_ATTENTION_FORWARD));
     double out = cuda_tensor_error(&truth.problem.out, &host.problem.out);
@@ -99,7 +64,7 @@ static void leaves_to_others_what_it_has_no_code_for(void **state) {
     for (int i = 0; i < 2; i++) shapes[i] = cuda_shape(100, 64, SP_DTYPE_BF16);
     shapes[0].statistics = true;
     shapes[1].S = 0;
-    for (int i = 0; i < 2; i++) assert_string_equal(row_of_shape(&shapes[i]), "sm80");
+    for (int i = 0; i < 2; i++) assert_string_equal(row_of_shape(&shapes[i], SP_ATTENTION_FORWARD), "sm80");
 }
 
 /* Tiles are of 192 or 128 queries, blocks of 64 to 128 keys, a group has 64 queries. */
@@ -247,7 +212,7 @@ static void run_with_signs(attention_case *c, const attention_shape *shape) {
     case_open(c, shape);
     set_signs(c);
     cuda_case_open(&ours, c, gpu);
-    assert_string_equal(row_of(&ours.problem), "sm90");
+    assert_string_equal(row_of(&ours.problem, SP_ATTENTION_FORWARD), "sm90");
     cuda_expect(cuda_case_run(&ours, SP_ATTENTION_FORWARD));
     cuda_case_close(&ours);
 }

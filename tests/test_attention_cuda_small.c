@@ -21,6 +21,7 @@
 #include "attention/select.h"
 #include "attention_signs.h"
 #include "cuda_agree.h"
+#include "cuda_first.h"
 
 typedef struct small_case {
     const char *name;
@@ -72,20 +73,6 @@ static const small_case cases[] = {
 };
 
 enum { CASES = sizeof cases / sizeof *cases };
-
-static sp_device *gpu;
-
-static int open_gpu(void **state) {
-    (void)state;
-    gpu = cuda_open_first();
-    return 0;
-}
-
-static int close_gpu(void **state) {
-    (void)state;
-    sp_device_close(gpu);
-    return 0;
-}
 
 static attention_shape shape_of(const small_case *at, int64_t D) {
     attention_shape shape = at->shape;

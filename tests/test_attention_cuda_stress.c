@@ -19,20 +19,7 @@
 #include "attention_sample.h"
 #include "attention_signs.h"
 #include "cuda_agree.h"
-
-static sp_device *gpu;
-
-static int open_gpu(void **state) {
-    (void)state;
-    gpu = cuda_open_first();
-    return 0;
-}
-
-static int close_gpu(void **state) {
-    (void)state;
-    sp_device_close(gpu);
-    return 0;
-}
+#include "cuda_first.h"
 
 static double seconds_wanted(void) {
     const char *wanted = getenv("SOFTPICK_TEST_SECONDS");

@@ -18,19 +18,8 @@ enum {
     ROUNDS = 6,                   /* blocks of threads for each multiprocessor, about */
 };
 
-/* Keys that some query of the longest sequence sees, at most. */
-static int64_t longest_keys(const sp_attention *problem) {
-    int64_t longest = 0, T = problem->q.shape[1];
-    for (int64_t i = 0; i < problem->q.shape[0]; i++) {
-        int64_t n = sp_problem_sequence(problem, i).n_k;
-        if (n > longest) longest = n;
-    }
-    if (problem->window && longest - T > problem->window) longest = problem->window + T;
-    return longest + DECODE_KEYS; /* the first split begins at a multiple of DECODE_KEYS */
-}
-
 static sp_status plan_splits(const sp_attention *problem, gpu_splits *splits) {
-    int64_t group = problem->q.shape[2] / problem->k.shape[2], n_multiprocessors, keys = longest_keys(problem);
+    int64_t group = problem->q.shape[2] / problem->k.shape[2], n_multiprocessors, keys = gpu_longest_keys(problem);
     int64_t n_tiles = (problem->q.shape[1] * group + DECODE_ROWS - 1) / DECODE_ROWS;
     int64_t items = problem->q.shape[0] * problem->k.shape[2] * n_tiles;
     int count = 0;
@@ -38,18 +27,8 @@ static sp_status plan_splits(const sp_attention *problem, gpu_splits *splits) {
     n_multiprocessors = count;
     int64_t wanted = items > 0 ? (ROUNDS * n_multiprocessors + items - 1) / items : 1;
     int64_t most = keys / SPLIT_LEAST > 1 ? keys / SPLIT_LEAST : 1, n = wanted < most ? wanted : most;
-    *splits = gpu_splits{};
-    splits->keys = (int)sp_round_up((keys + n - 1) / n, SPLIT_STEP);
-    splits->n = (int)((keys + splits->keys - 1) / splits->keys);
-    splits->n_tiles = (int)n_tiles;
-    splits->stride = sp_round_up(problem->v.shape[3] + PARTIAL_HEAD, PARTIAL_HEAD);
+    *splits = gpu_splits_of(problem, keys, n, SPLIT_STEP);
     return SP_OK;
-}
-
-static void carve_partial(const sp_attention *problem, gpu_splits *splits, void *workspace, int64_t *used) {
-    int64_t rows = problem->q.shape[0] * problem->q.shape[1] * problem->q.shape[2];
-    if (splits->n > 1)
-        splits->partial = (float *)sp_carve(workspace, used, rows * splits->n, (size_t)splits->stride * sizeof(float));
 }
 
 extern "C" sp_status sp_sm80_decode_workspace(const sp_attention *problem, int64_t *n_bytes) {
@@ -57,7 +36,7 @@ extern "C" sp_status sp_sm80_decode_workspace(const sp_attention *problem, int64
     SP_TRY(plan_splits(problem, &splits));
     *n_bytes = 0;
     (void)gpu_lists_carve(problem, NULL, n_bytes);
-    carve_partial(problem, &splits, NULL, n_bytes);
+    gpu_splits_carve(problem, &splits, NULL, n_bytes);
     return SP_OK;
 }
 
@@ -66,7 +45,7 @@ extern "C" sp_status sp_sm80_decode(const sp_attention *problem, void *workspace
     gpu_splits splits;
     SP_TRY(plan_splits(problem, &splits));
     gpu_lists placed = gpu_lists_carve(problem, workspace, &used);
-    carve_partial(problem, &splits, workspace, &used);
+    gpu_splits_carve(problem, &splits, workspace, &used);
     SP_TRY(gpu_lists_copy(problem, &placed));
     gpu_view view = gpu_view_of(problem, &placed);
     cudaStream_t stream = (cudaStream_t)problem->stream;

@@ -112,3 +112,31 @@ sp_status gpu_view_begin(const sp_attention *problem, int rows, void *workspace,
     SP_TRY(gpu_lists_copy(problem, &lists));
     return gpu_items_make(view, &items, rows, (cudaStream_t)problem->stream);
 }
+
+/* ---- splits of decode ----------------------------------------------------------------------------------------------- */
+
+int64_t gpu_longest_keys(const sp_attention *problem) {
+    int64_t longest = 0, T = problem->q.shape[1];
+    for (int64_t i = 0; i < problem->q.shape[0]; i++) {
+        int64_t n = sp_problem_sequence(problem, i).n_k;
+        if (n > longest) longest = n;
+    }
+    bool cut = problem->window && longest - T > problem->window;
+    return cut ? problem->window + T + DECODE_KEYS : longest;
+}
+
+gpu_splits gpu_splits_of(const sp_attention *problem, int64_t keys, int64_t n, int step) {
+    int64_t group = problem->q.shape[2] / problem->k.shape[2];
+    gpu_splits splits = {};
+    splits.keys = (int)sp_round_up((keys + n - 1) / n, step);
+    splits.n = keys > 0 ? (int)((keys + splits.keys - 1) / splits.keys) : 1;
+    splits.n_tiles = (int)((problem->q.shape[1] * group + DECODE_ROWS - 1) / DECODE_ROWS);
+    splits.stride = sp_round_up(problem->v.shape[3] + PARTIAL_HEAD, PARTIAL_HEAD);
+    return splits;
+}
+
+void gpu_splits_carve(const sp_attention *problem, gpu_splits *splits, void *workspace, int64_t *used) {
+    int64_t rows = problem->q.shape[0] * problem->q.shape[1] * problem->q.shape[2];
+    if (splits->n > 1)
+        splits->partial = (float *)sp_carve(workspace, used, rows * splits->n, (size_t)splits->stride * sizeof(float));
+}

@@ -2,6 +2,7 @@
 #ifndef SP_ATTENTION_CUDA_SM80_HOST_CUH
 #define SP_ATTENTION_CUDA_SM80_HOST_CUH
 
+#include "attention/cuda/sm80_launch.cuh"
 #include "attention/cuda/view.cuh"
 
 /* The lists of a problem in the GPU's memory; NULL: the problem has none. */
@@ -32,5 +33,11 @@ gpu_view gpu_view_of(const sp_attention *problem, const gpu_lists *placed);
  * its lists queued. */
 int64_t gpu_view_bytes(const sp_attention *problem, int rows);
 SP_MUST_CHECK sp_status gpu_view_begin(const sp_attention *problem, int rows, void *workspace, gpu_view *view);
+
+/* Decode: keys that some query of the longest sequence sees, at most, from a multiple of DECODE_KEYS on; n splits of them, each
+ * of a multiple of `step`; and the memory of their partial rows. */
+int64_t gpu_longest_keys(const sp_attention *problem);
+gpu_splits gpu_splits_of(const sp_attention *problem, int64_t keys, int64_t n, int step);
+void gpu_splits_carve(const sp_attention *problem, gpu_splits *splits, void *workspace, int64_t *used);
 
 #endif

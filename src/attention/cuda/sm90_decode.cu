@@ -50,17 +50,6 @@ extern "C" const char *sp_sm90_decode_refusal(const sp_attention *problem) {
 
 /* ---- cutting the work --------------------------------------------------------------------------------------------- */
 
-/* Keys that some query of the longest sequence sees, at most, from a multiple of DECODE_KEYS on. */
-static int64_t longest_keys(const sp_attention *problem) {
-    int64_t longest = 0, T = problem->q.shape[1];
-    for (int64_t i = 0; i < problem->q.shape[0]; i++) {
-        int64_t n = sp_problem_sequence(problem, i).n_k;
-        if (n > longest) longest = n;
-    }
-    bool cut = problem->window && longest - T > problem->window;
-    return cut ? problem->window + T + DECODE_KEYS : longest;
-}
-
 /* Of all numbers of splits that by which the multiprocessors, `places` blocks of threads at a time, are done first. */
 static int64_t best_splits(int64_t items, int64_t keys, int64_t places) {
     int64_t best = 1, best_cost = INT64_MAX, most = 4 * places / (items > 0 ? items : 1);
@@ -74,34 +63,24 @@ static int64_t best_splits(int64_t items, int64_t keys, int64_t places) {
 }
 
 static sp_status plan_splits(const sp_attention *problem, gpu_splits *splits) {
-    int64_t group = problem->q.shape[2] / problem->k.shape[2], keys = longest_keys(problem);
+    int64_t group = problem->q.shape[2] / problem->k.shape[2], keys = gpu_longest_keys(problem);
     int64_t n_tiles = (problem->q.shape[1] * group + DECODE_ROWS - 1) / DECODE_ROWS;
     int64_t items = problem->q.shape[0] * problem->k.shape[2] * n_tiles;
     int n_multiprocessors = 0;
     SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, problem->q.device - 1));
     int64_t n = best_splits(items, keys, (int64_t)n_multiprocessors * kernels_of(problem)->resident);
-    *splits = gpu_splits{};
-    splits->keys = (int)sp_round_up((keys + n - 1) / n, SPLIT_STEP);
-    splits->n = keys > 0 ? (int)((keys + splits->keys - 1) / splits->keys) : 1;
-    splits->n_tiles = (int)n_tiles;
-    splits->stride = sp_round_up(problem->v.shape[3] + PARTIAL_HEAD, PARTIAL_HEAD);
+    *splits = gpu_splits_of(problem, keys, n, SPLIT_STEP);
     return SP_OK;
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
-
-static void carve_partial(const sp_attention *problem, gpu_splits *splits, void *workspace, int64_t *used) {
-    int64_t rows = problem->q.shape[0] * problem->q.shape[1] * problem->q.shape[2];
-    if (splits->n > 1)
-        splits->partial = (float *)sp_carve(workspace, used, rows * splits->n, (size_t)splits->stride * sizeof(float));
-}
 
 extern "C" sp_status sp_sm90_decode_workspace(const sp_attention *problem, int64_t *n_bytes) {
     gpu_splits splits;
     SP_TRY(plan_splits(problem, &splits));
     *n_bytes = 0;
     (void)gpu_lists_carve(problem, NULL, n_bytes);
-    carve_partial(problem, &splits, NULL, n_bytes);
+    gpu_splits_carve(problem, &splits, NULL, n_bytes);
     return SP_OK;
 }
 
@@ -111,7 +90,7 @@ extern "C" sp_status sp_sm90_decode(const sp_attention *problem, void *workspace
     hopper_decode job = {};
     SP_TRY(plan_splits(problem, &job.splits));
     gpu_lists placed = gpu_lists_carve(problem, workspace, &used);
-    carve_partial(problem, &job.splits, workspace, &used);
+    gpu_splits_carve(problem, &job.splits, workspace, &used);
     job.view = gpu_view_of(problem, &placed);
     job.compute_dead = problem->compute_dead;
     if (job.view.T == 0 || job.view.H == 0 || job.view.n_sequences == 0) return SP_OK;
