@@ -1,4 +1,4 @@
-/* Attention inputs for tests of zeros: scores whose signs form blocks, none of them near 0. */
+/* Attention inputs whose scores are known: signs that form blocks, none of them near 0; a list of scores for all rows. */
 #ifndef SP_TESTS_ATTENTION_SIGNS_H
 #define SP_TESTS_ATTENTION_SIGNS_H
 
@@ -30,6 +30,20 @@ static inline void case_signs(attention_case *c, uint64_t seed) {
                         if (isnan(case_load(tensor, b, t, h, d))) continue; /* what is not there */
                         case_store(tensor, b, t, h, d, left_out ? 0 : flips ? -sign : sign);
                     }
+    }
+}
+
+/* Scores are those of the list, one for each key, in every row: q = (1, 0, ...), k[j] = (score, 0, ...), scale 1. */
+static inline void case_set_scores(attention_case *c, double (*score)(int64_t key)) {
+    const sp_tensor *tensors[2] = {&c->problem.q, &c->problem.k};
+    c->problem.scale = 1;
+    for (int i = 0; i < 2; i++) {
+        const sp_tensor *x = tensors[i];
+        for (int64_t b = 0; b < x->shape[0]; b++)
+            for (int64_t t = 0; t < x->shape[1]; t++)
+                for (int64_t h = 0; h < x->shape[2]; h++)
+                    for (int64_t d = 0; d < x->shape[3]; d++)
+                        case_store(x, b, t, h, d, d > 0 ? 0 : i == 0 ? 1 : score(t));
     }
 }
 

@@ -10,6 +10,7 @@
 #include "attention/row_sums.h"
 #include "attention/select.h"
 #include "attention_sample.h"
+#include "attention_signs.h"
 #include "base/status.h"
 #include "cuda_first.h"
 
@@ -170,21 +171,8 @@ static void parts_of_one_buffer_agree(void **state) {
 
 /* ---- rows that are not like others ------------------------------------------------------------------------------- */
 
-/* Scores are those of the list, one for each key, in every row: q = (1, 0, ...), k[j] = (score, 0, ...), scale 1. */
 static double (*score_of)(int64_t key);
-
-static void set_scores(attention_case *c) {
-    const sp_tensor *q = &c->problem.q, *k = &c->problem.k;
-    c->problem.scale = 1;
-    for (int64_t b = 0; b < q->shape[0]; b++)
-        for (int64_t h = 0; h < q->shape[2]; h++)
-            for (int64_t t = 0; t < q->shape[1]; t++)
-                for (int64_t d = 0; d < q->shape[3]; d++) case_store(q, b, t, h, d, d == 0);
-    for (int64_t b = 0; b < k->shape[0]; b++)
-        for (int64_t h = 0; h < k->shape[2]; h++)
-            for (int64_t j = 0; j < k->shape[1]; j++)
-                for (int64_t d = 0; d < k->shape[3]; d++) case_store(k, b, j, h, d, d == 0 ? score_of(j) : 0);
-}
+static void set_scores(attention_case *c) { case_set_scores(c, score_of); }
 
 static double climbing(int64_t j) { return (double)j * 0.5; }
 static double falling(int64_t j) { return 100 - (double)j * 0.5; }

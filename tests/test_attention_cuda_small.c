@@ -4,8 +4,7 @@
  *
  * With SOFTPICK_TEST_RAW workspaces are left as the driver gives them, so that initcheck knows what nobody has written;
  * else they are full of NaN.  initcheck does not see what the copy engine writes (dq's sums in their order, of which the
- * first share is stored): then dq is summed in any order, onto zeros.  Nor can it know that decode's counters tell by
- * themselves whether they are of this launch: decode's workspaces are full of NaN in any case.
+ * first share is stored): then dq is summed in any order, onto zeros.
  *
  * With SOFTPICK_TEST_RACE backward leaves out sequences that end within a block of keys: there both groups of threads write
  * the same zeros to the same places, which racecheck reports against the loads that follow. */
@@ -106,8 +105,7 @@ static void *raw_memory(int64_t bytes) {
 /* The workspace of a pass: of exactly the size asked for. */
 static void *workspace_of(const sp_attention *problem, sp_attention_pass pass, int64_t *bytes) {
     cuda_expect(sp_attention_workspace(problem, pass, 0, bytes));
-    bool raw = getenv("SOFTPICK_TEST_RAW") && pass != SP_ATTENTION_DECODE;
-    return raw ? raw_memory(*bytes) : cuda_poisoned(gpu, *bytes);
+    return getenv("SOFTPICK_TEST_RAW") ? raw_memory(*bytes) : cuda_poisoned(gpu, *bytes);
 }
 
 /* False if the row that SP_ATTENTION names does not take it. */
