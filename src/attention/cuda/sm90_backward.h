@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-/* NULL where the row computes backward of the problem, which sp_sm80_accepts takes; else a static sentence. */
+/* Why backward does not compute the problem, beside what holds for all passes, a static sentence; NULL: it does. */
 const char *sp_sm90_backward_refusal(const sp_attention *problem);
 
 /* Bytes of workspace on the GPU. */

@@ -66,6 +66,7 @@ template <int WIDTH_, bool WORDS_> struct hopper_backward_shape {
         REGISTERS_COPY = WORDS ? 40 : 24,
         REGISTERS_COMPUTE = WORDS ? 232 : 240,
     };
+    static_assert((int)KEYS == SP_LIVENESS_KEYS, "a liveness word tells of a block");
 };
 
 /* A block of keys of one sequence and key head, and the tiles of queries that see any of them. */

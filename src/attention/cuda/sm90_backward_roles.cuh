@@ -146,7 +146,7 @@ template <typename shape> struct hopper_backward_copier {
     }
 };
 
-/* Whose turn it is to add to a tile's dq: blocks add in the order of falling keys. */
+/* Until `wanted` blocks have added to a tile's dq. */
 __device__ __forceinline__ void hopper_turn_wait(const int *counter, int wanted) {
     int value;
     do {
