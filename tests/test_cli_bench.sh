@@ -151,7 +151,9 @@ says err "--layer: 2, the model has layers 0 to 1"
 expect 2 bench capture run --data shards --out layer --batch 99
 says err "--batch: shards has "
 expect 3 bench capture nowhere --data shards --out layer
+expect 0 bench capture run --data shards --out layer0 --layer 0 --batch 2 --length 70
 expect 0 bench capture run --data shards --out layer --layer 1 --batch 2 --length 70
+! cmp -s layer layer0 || wrong "layers 0 and 1 have the same numbers"
 says out "layer: layer 1, q (2,70,4,16), 2 key heads, bf16, softpick"
 # shellcheck disable=SC2086
 {
