@@ -30,7 +30,8 @@ endif()
 
 set(library_rows "")
 foreach(row "oneDNN;${DNNL_VERSION}" "jansson;${JANSSON_VERSION}" "sentencepiece;${SENTENCEPIECE_VERSION}"
-            "zstd;${ZSTD_VERSION}" "zlib;${ZLIB_VERSION}" "libpng;${PNG_VERSION}" "OpenMP;${OpenMP_C_VERSION}"
+            "zstd;${ZSTD_VERSION}" "zlib;${ZLIB_VERSION}" "PCRE2;${PCRE2_VERSION}"
+            "utf8proc;${UTF8PROC_VERSION}" "libpng;${PNG_VERSION}" "OpenMP;${OpenMP_C_VERSION}"
             "CUDA;${CUDAToolkit_VERSION}")
   list(GET row 0 name)
   list(GET row 1 version)

@@ -15,7 +15,7 @@ apt() {
 }
 apt update
 apt --download-only --no-install-recommends install libcmocka-dev libjansson-dev libsentencepiece-dev \
-    libzstd-dev zlib1g-dev
+    libzstd-dev zlib1g-dev libpcre2-dev libutf8proc-dev
 for package in apt/archives/*.deb; do dpkg-deb -x "$package" .; done
 rm -r apt
 touch complete
