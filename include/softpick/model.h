@@ -107,6 +107,13 @@ SP_API SP_MUST_CHECK sp_status sp_model_loss(sp_model *model, const sp_batch *ba
                                              int64_t *n_targets);
 SP_API SP_MUST_CHECK sp_status sp_model_loss_gradient(sp_model *model, const sp_batch *batch, double gradient_scale,
                                                       double *loss_sum, int64_t *n_targets);
+/* Scores n predictions of a pass over the batch, whose own targets are not used.  Prediction i is that targets[i] follows
+ * the batch's token rows[i] (within 0 .. B*T-1; several may name one row).  Overwrites log_probabilities[i] with log
+ * softmax(logits)[target] in nats, computed in f32, and greedy[i] with whether the target is the first of the largest
+ * logits. */
+SP_API SP_MUST_CHECK sp_status sp_model_score(sp_model *model, const sp_batch *batch, const int32_t *rows,
+                                              const int32_t *targets, int64_t n, float *log_probabilities,
+                                              bool *greedy);
 SP_API SP_MUST_CHECK sp_status sp_model_zero_gradients(sp_model *model);
 /* Waits until the model's device has done all that it was given. */
 SP_API SP_MUST_CHECK sp_status sp_model_wait(sp_model *model);

@@ -1,4 +1,4 @@
-/* Embedding: rows of a table by token, and the gradient added back to them. */
+/* Embedding: rows of a table by token, and the gradient added back to them; rows of any array by number. */
 #include "layers/layers_cpu.h"
 
 #include <omp.h>
@@ -11,6 +11,15 @@ sp_status sp_cpu_embedding_forward(sp_device *device, float *x, const float *tab
     (void)device;
 #pragma omp parallel for schedule(static) if (N > 1)
     for (int64_t n = 0; n < N; n++) memcpy(x + n * C, table + (int64_t)tokens[n] * C, (size_t)C * sizeof *x);
+    return SP_OK;
+}
+
+sp_status sp_cpu_gather_rows(sp_device *device, void *to, const void *from, int64_t from_stride, const int32_t *rows,
+                             int64_t row_bytes, int64_t n) {
+    (void)device;
+#pragma omp parallel for schedule(static) if (n > 1)
+    for (int64_t i = 0; i < n; i++)
+        memcpy((char *)to + i * row_bytes, (const char *)from + rows[i] * from_stride, (size_t)row_bytes);
     return SP_OK;
 }
 

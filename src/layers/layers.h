@@ -72,6 +72,13 @@ typedef struct sp_layers {
                                     int64_t C, void *workspace);
     int64_t (*embedding_workspace)(int64_t N);
 
+    /* ---- rows ---- */
+
+    /* Row i of `to` (n rows of row_bytes, one after another) = row rows[i] of `from`, whose rows lie from_stride bytes
+     * apart. */
+    sp_status (*gather_rows)(sp_device *device, void *to, const void *from, int64_t from_stride, const int32_t *rows,
+                             int64_t row_bytes, int64_t n);
+
     /* ---- cross entropy ---- */
 
     /* losses (n) overwritten: -log softmax(logits)[target] in nats, 0 in rows without a target (< 0).  logits (n,V) of
@@ -79,6 +86,10 @@ typedef struct sp_layers {
      * 0). */
     sp_status (*cross_entropy)(sp_device *device, double *losses, void *logits, sp_dtype logits_dtype,
                                const int32_t *targets, int64_t n, int64_t V, bool gradient, float gradient_scale);
+    /* log_probabilities (n) overwritten: log softmax(logits)[target] in nats; greedy (n) overwritten: whether the target is
+     * the first of the row's largest logits.  logits (n,V) f32, targets >= 0. */
+    sp_status (*predictions)(sp_device *device, float *log_probabilities, bool *greedy, const float *logits,
+                             const int32_t *targets, int64_t n, int64_t V);
     /* *sum (host) = sum of n numbers, in an order that depends on n alone; waits. */
     sp_status (*sum)(sp_device *device, double *sum, const double *values, int64_t n);
 

@@ -1,4 +1,4 @@
-/* Cross entropy over rows of logits, and sums of what it gives.  Sums are taken over SECTIONS runs of numbers and then
+/* Cross entropy over rows of logits, what they say of given tokens, and sums.  Sums are taken over SECTIONS runs of numbers and then
  * in order: the bits do not depend on the number of threads. */
 #include "layers/layers_cpu.h"
 
@@ -22,6 +22,16 @@ sp_status sp_cpu_cross_entropy(sp_device *device, double *losses, void *logits, 
         else if (gradient)
             memset(row, 0, (size_t)row_bytes);
     }
+    return SP_OK;
+}
+
+sp_status sp_cpu_predictions(sp_device *device, float *log_probabilities, bool *greedy, const float *logits,
+                             const int32_t *targets, int64_t n, int64_t V) {
+    (void)device;
+    const sp_row_kernels *kernels = sp_row_kernels_best();
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++)
+        log_probabilities[i] = kernels->prediction(logits + i * V, targets[i], V, &greedy[i]);
     return SP_OK;
 }
 

@@ -42,6 +42,8 @@ typedef struct sp_row_kernels {
     /* returns -log softmax(logits)[target]; logits overwritten with gradient_scale * its gradient if
      * `gradient` */
     double (*cross_entropy)(void *logits, sp_dtype act, int64_t target, int64_t V, bool gradient, float gradient_scale);
+    /* returns log softmax(logits)[target], f32; *greedy: no logit is larger, and none before the target as large */
+    float (*prediction)(const float *logits, int64_t target, int64_t V, bool *greedy);
     /* out (n) += in (n) */
     void (*add)(float *out, const float *in, int64_t n);
     void (*adamw)(float *values, const float *gradient, float *m, float *v, int64_t n, const sp_adamw_factors *factors);

@@ -80,6 +80,7 @@ void sp_buffers_clear(sp_model *model) {
     pass_buffers *p = &model->buffers;
     sp_device_release(model->device, p->block);
     sp_device_release(model->device, p->attention_workspace);
+    sp_device_release(model->device, p->score_block);
     free(p->layers);
     free(p->host_positions);
     *p = (pass_buffers){0};
@@ -155,20 +156,24 @@ sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient) 
     fill_positions(p->host_positions, batch);
     SP_TRY(sp_device_upload(model->device, p->positions, p->host_positions, N * 4));
     SP_TRY(place_tokens(model, batch));
-    return sp_model_fit_rope(model, batch->T);
+    return sp_model_fit_rope(model, sp_batch_longest(batch));
+}
+
+sp_status sp_model_fit_block(sp_model *model, void **block, int64_t *held, int64_t bytes, const char *what) {
+    if (bytes <= *held) return SP_OK;
+    sp_device_release(model->device, *block);
+    *block = NULL;
+    *held = 0;
+    SP_TRY(sp_device_allocate(model->device, block, bytes, what));
+    *held = bytes;
+    return SP_OK;
 }
 
 sp_status sp_model_fit_attention(sp_model *model, const sp_attention *problem, sp_attention_pass pass) {
     pass_buffers *p = &model->buffers;
     int64_t bytes;
     SP_TRY(sp_attention_workspace(problem, pass, 0, &bytes));
-    if (bytes <= p->attention_bytes) return SP_OK;
-    sp_device_release(model->device, p->attention_workspace);
-    p->attention_workspace = NULL;
-    p->attention_bytes = 0;
-    SP_TRY(sp_device_allocate(model->device, &p->attention_workspace, bytes, "attention workspace"));
-    p->attention_bytes = bytes;
-    return SP_OK;
+    return sp_model_fit_block(model, &p->attention_workspace, &p->attention_bytes, bytes, "attention workspace");
 }
 
 /* ---- the plan before the run ------------------------------------------------------------------------------------- */

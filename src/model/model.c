@@ -233,13 +233,21 @@ int64_t sp_model_memory_bytes(const sp_model *model) {
     int64_t per_parameter = 4 + (model->gradients ? 4 : 0) + (model->halves ? 2 : 0);
     int64_t rope = model->rope_positions * model->config.head_width * 4;
     return model->table.n_parameters * per_parameter + rope + model->buffers.block_bytes +
-           model->buffers.attention_bytes;
+           model->buffers.attention_bytes + model->buffers.score_bytes;
 }
 
 int64_t sp_batch_n_targets(const sp_batch *batch) {
     int64_t n = 0;
     for (int64_t i = 0; i < batch->B * batch->T; i++) n += batch->targets[i] >= 0;
     return n;
+}
+
+int64_t sp_batch_longest(const sp_batch *batch) {
+    int64_t longest = 0;
+    if (!batch->cu) return batch->T;
+    for (int64_t n = 0; n < batch->n_sequences; n++)
+        if (batch->cu[n + 1] - batch->cu[n] > longest) longest = batch->cu[n + 1] - batch->cu[n];
+    return longest;
 }
 
 /* Packed sequences lie one after another, each within one row of the batch. */
@@ -260,13 +268,15 @@ sp_status sp_batch_check(const sp_model *model, const sp_batch *batch, bool targ
     const sp_model_config *c = &model->config;
     SP_REQUIRE(batch->B >= 1 && batch->T >= 1, SP_BAD_ARGUMENT, "a batch of %" PRId64 " x %" PRId64 " tokens is empty",
                batch->B, batch->T);
-    SP_REQUIRE(batch->T <= c->max_positions, SP_BAD_ARGUMENT,
-               "sequences of %" PRId64 " tokens: the model has %" PRId64 " positions", batch->T, c->max_positions);
+    SP_TRY(check_packed(batch));
+    SP_REQUIRE(sp_batch_longest(batch) <= c->max_positions, SP_BAD_ARGUMENT,
+               "sequences of %" PRId64 " tokens: the model has %" PRId64 " positions", sp_batch_longest(batch),
+               c->max_positions);
     for (int64_t i = 0; i < batch->B * batch->T; i++) {
         SP_REQUIRE(batch->tokens[i] >= 0 && batch->tokens[i] < c->vocabulary, SP_BAD_ARGUMENT,
                    "token %d is not in the vocabulary of %" PRId64, (int)batch->tokens[i], c->vocabulary);
         SP_REQUIRE(!targets || batch->targets[i] < c->vocabulary, SP_BAD_ARGUMENT,
                    "target %d is not in the vocabulary of %" PRId64, (int)batch->targets[i], c->vocabulary);
     }
-    return check_packed(batch);
+    return SP_OK;
 }

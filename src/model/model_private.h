@@ -76,6 +76,8 @@ typedef struct pass_buffers {
     int32_t *host_positions; /* (N) */
     void *attention_workspace;
     int64_t attention_bytes;
+    void *score_block; /* of sp_model_score (scores.c) */
+    int64_t score_bytes;
 } pass_buffers;
 
 /* Marks in the device's work, and which bucket of the profile the time since the one before belongs to. */
@@ -121,9 +123,14 @@ SP_MUST_CHECK sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, b
 void sp_buffers_clear(sp_model *model);
 SP_MUST_CHECK sp_status sp_model_fit_rope(sp_model *model, int64_t n_positions);
 SP_MUST_CHECK sp_status sp_model_fit_attention(sp_model *model, const sp_attention *problem, sp_attention_pass pass);
+/* Makes *block, which holds *held bytes of the device's memory and which nobody needs any more, hold `bytes`. */
+SP_MUST_CHECK sp_status sp_model_fit_block(sp_model *model, void **block, int64_t *held, int64_t bytes,
+                                           const char *what);
 /* Checks tokens, targets and shape of a batch against the model. */
 SP_MUST_CHECK sp_status sp_batch_check(const sp_model *model, const sp_batch *batch, bool targets);
 int64_t sp_batch_n_targets(const sp_batch *batch);
+/* Tokens of its longest sequence. */
+int64_t sp_batch_longest(const sp_batch *batch);
 
 /* The attention problem of a layer: function, factors and mask, with q, k, v and out as views into the
  * layer's buffers; with a cache, k and v are those of the cache. */

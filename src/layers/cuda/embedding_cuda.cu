@@ -1,4 +1,4 @@
-/* Embedding on a CUDA device: rows of a table by token, and the gradient added back to them.
+/* Embedding on a CUDA device: rows of a table by token, and the gradient added back to them; rows of any array by number.
  *
  * Backward, no atomics: the host sorts the places of the tokens by token (a stable radix sort: each token's places stay
  * in order) and uploads the order and the runs of one token in it.  A block then owns some columns of one row of the
@@ -23,6 +23,17 @@ static __global__ void __launch_bounds__(COLUMNS)
     const float4 *from = reinterpret_cast<const float4 *>(table + tokens[blockIdx.x] * C);
     float4 *to = reinterpret_cast<float4 *>(x + blockIdx.x * C);
     for (int64_t i = threadIdx.x; i < C / 4; i += blockDim.x) to[i] = from[i];
+}
+
+/* A warp copies a row, four columns of 16 bytes at a time for each lane. */
+static __global__ void __launch_bounds__(COLUMNS)
+    gather_rows_kernel(uint4 *__restrict__ to, const char *__restrict__ from, int64_t from_stride,
+                       const int32_t *__restrict__ rows, int row_packs, int64_t n) {
+    const int64_t i = (int64_t)blockIdx.x * (COLUMNS / SP_WARP) + threadIdx.x / SP_WARP;
+    if (i >= n) return;
+    const uint4 *row = reinterpret_cast<const uint4 *>(from + rows[i] * from_stride);
+#pragma unroll 4
+    for (int pack = (int)threadIdx.x % SP_WARP; pack < row_packs; pack += SP_WARP) to[i * row_packs + pack] = row[pack];
 }
 
 /* The places order[begin], ..., order[begin + n - 1] hold this token. */
@@ -80,6 +91,21 @@ extern "C" sp_status sp_cuda_embedding_forward(sp_device *device, float *x, cons
     if (N == 0) return SP_OK;
     embedding_forward_kernel<<<(unsigned)N, COLUMNS, 0, sp_stream_of(device)>>>(x, table, tokens, C);
     SP_CUDA_LAUNCHED("embedding forward");
+    return SP_OK;
+}
+
+extern "C" sp_status sp_cuda_gather_rows(sp_device *device, void *to, const void *from, int64_t from_stride,
+                                         const int32_t *rows, int64_t row_bytes, int64_t n) {
+    SP_REQUIRE(row_bytes >= 16 && row_bytes % 16 == 0 && row_bytes / 16 <= INT32_MAX && from_stride % 16 == 0,
+               SP_UNSUPPORTED, "rows on a GPU: %" PRId64 " bytes, %" PRId64 " apart: multiples of 16", row_bytes,
+               from_stride);
+    SP_REQUIRE(sp_is_wide(to) && sp_is_wide(from), SP_BAD_ARGUMENT,
+               "rows on a GPU: a tensor that does not begin at a multiple of 16 bytes");
+    SP_REQUIRE(n >= 0 && n <= INT32_MAX, SP_BAD_ARGUMENT, "rows on a GPU: %" PRId64 " rows", n);
+    if (n == 0) return SP_OK;
+    gather_rows_kernel<<<(unsigned)sp_divide_up(n, COLUMNS / SP_WARP), COLUMNS, 0, sp_stream_of(device)>>>(
+        (uint4 *)to, (const char *)from, from_stride, rows, (int)(row_bytes / 16), n);
+    SP_CUDA_LAUNCHED("gathering rows");
     return SP_OK;
 }
 

@@ -37,8 +37,13 @@ sp_status sp_cuda_embedding_backward(sp_device *device, float *dtable, const flo
                                      int64_t N, int64_t C, void *workspace);
 int64_t sp_cuda_embedding_workspace(int64_t N);
 
+sp_status sp_cuda_gather_rows(sp_device *device, void *to, const void *from, int64_t from_stride, const int32_t *rows,
+                              int64_t row_bytes, int64_t n);
+
 sp_status sp_cuda_cross_entropy(sp_device *device, double *losses, void *logits, sp_dtype logits_dtype,
                                 const int32_t *targets, int64_t n, int64_t V, bool gradient, float gradient_scale);
+sp_status sp_cuda_predictions(sp_device *device, float *log_probabilities, bool *greedy, const float *logits,
+                              const int32_t *targets, int64_t n, int64_t V);
 
 sp_status sp_cuda_sum(sp_device *device, double *sum, const double *values, int64_t n);
 sp_status sp_cuda_norm(sp_device *device, double *norm, const float *gradient, int64_t n);

@@ -1,4 +1,4 @@
-/* Cross entropy over rows of logits on a CUDA device: loss = log(sum e^x) - x[target], gradient = softmax(x) - onehot.
+/* Cross entropy over rows of logits on a CUDA device, and what they say of given tokens: loss = log(sum e^x) - x[target], gradient = softmax(x) - onehot.
  *
  * A block works on one row.  A row of bf16 that fits is held in registers: it is read once and its gradient written
  * once.  Others are read twice, the second time mostly out of the L2 cache.  Rows may begin anywhere: what lies before
@@ -198,4 +198,52 @@ extern "C" sp_status sp_cuda_cross_entropy(sp_device *device, double *losses, vo
                "cross entropy on a GPU: %" PRId64 " rows of %" PRId64 " logits", n, V);
     if (n == 0) return SP_OK;
     return launcher_of(logits_dtype, V)(device, losses, logits, targets, n, V, gradient, gradient_scale);
+}
+
+/* ---- predictions ---- */
+
+/* Whether a logit at `place` comes before the target where logits stand from the largest on, equal ones in order. */
+static __device__ __forceinline__ bool is_before(float x, int place, float at_target, int target) {
+    return x > at_target || (x == at_target && place < target);
+}
+
+static __global__ void __launch_bounds__(BLOCK)
+    predictions_kernel(float *__restrict__ log_probabilities, bool *__restrict__ greedy,
+                       const float *__restrict__ logits_begin, const int32_t *__restrict__ targets, int64_t V) {
+    __shared__ float warps[2][SP_MAX_WARPS];
+    const int t = (int)threadIdx.x;
+    const row<const float> logits(logits_begin + blockIdx.x * V, V);
+    const int target = targets[blockIdx.x];
+    const float at_target = logits.data[target];
+    bool before = false;
+    running_sum mine;
+    if (t < logits.n_edge) {
+        const int place = logits.edge_place(t);
+        mine.add_one(logits.data[place]);
+        before = is_before(logits.data[place], place, at_target, target);
+    }
+#pragma unroll 4
+    for (int i = t; i < logits.n_packs; i += BLOCK) {
+        const pack<float> in = unpacked(logits.data, logits.read(i));
+        mine.add(in);
+#pragma unroll
+        for (int j = 0; j < pack<float>::WIDTH; j++)
+            before |= is_before(in.at[j], logits.pack_place(i) + j, at_target, target);
+    }
+    float top = sp_over_block(mine.top, warps[0], sp_larger());
+    float sum = sp_over_block(mine.sum * __expf(mine.top - top), warps[1], sp_add());
+    const bool any_before = __syncthreads_or(before);
+    if (t > 0) return;
+    log_probabilities[blockIdx.x] = at_target - top - logf(sum);
+    greedy[blockIdx.x] = !any_before && !isnan(at_target);
+}
+
+extern "C" sp_status sp_cuda_predictions(sp_device *device, float *log_probabilities, bool *greedy, const float *logits,
+                                         const int32_t *targets, int64_t n, int64_t V) {
+    SP_REQUIRE(n >= 0 && n <= INT32_MAX && V >= 1 && V <= INT32_MAX / 2, SP_BAD_ARGUMENT,
+               "predictions on a GPU: %" PRId64 " rows of %" PRId64 " logits", n, V);
+    if (n == 0) return SP_OK;
+    predictions_kernel<<<(unsigned)n, BLOCK, 0, sp_stream_of(device)>>>(log_probabilities, greedy, logits, targets, V);
+    SP_CUDA_LAUNCHED("predictions");
+    return SP_OK;
 }
