@@ -86,12 +86,12 @@ typedef struct sp_gguf_writer sp_gguf_writer; /* gathers keys and descriptions o
 SP_MUST_CHECK sp_status sp_gguf_writer_new(sp_gguf_writer **out, const char *path);
 /* Removes what is not finished; NULL is fine. */
 void sp_gguf_writer_free(sp_gguf_writer *writer);
-SP_MUST_CHECK sp_status sp_gguf_add_integer(sp_gguf_writer *writer, const char *key, sp_gguf_kind kind, int64_t value);
-SP_MUST_CHECK sp_status sp_gguf_add_number(sp_gguf_writer *writer, const char *key, double value); /* F32 */
+SP_MUST_CHECK sp_status sp_gguf_add_u32(sp_gguf_writer *writer, const char *key, int64_t value);
+SP_MUST_CHECK sp_status sp_gguf_add_f32(sp_gguf_writer *writer, const char *key, double value);
 SP_MUST_CHECK sp_status sp_gguf_add_flag(sp_gguf_writer *writer, const char *key, bool value);
 SP_MUST_CHECK sp_status sp_gguf_add_text(sp_gguf_writer *writer, const char *key, const char *text);
 SP_MUST_CHECK sp_status sp_gguf_add_texts(sp_gguf_writer *writer, const char *key, const char *const *texts, int64_t n);
-SP_MUST_CHECK sp_status sp_gguf_add_floats(sp_gguf_writer *writer, const char *key, const float *values, int64_t n);
+SP_MUST_CHECK sp_status sp_gguf_add_f32s(sp_gguf_writer *writer, const char *key, const float *values, int64_t n);
 SP_MUST_CHECK sp_status sp_gguf_add_i32s(sp_gguf_writer *writer, const char *key, const int32_t *values, int64_t n);
 /* Tensors are described in the order in which their data will come; the last dimension is contiguous. */
 SP_MUST_CHECK sp_status sp_gguf_add_tensor(sp_gguf_writer *writer, const char *name, const sp_block_format *format,

@@ -61,7 +61,7 @@ static sp_status take(cursor *from, const uint8_t **bytes, int64_t n, const char
 }
 
 static sp_status take_number(cursor *from, void *out, int64_t n, const char *what) {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     SP_TRY(take(from, &bytes, n, what));
     memcpy(out, bytes, (size_t)n);
     return SP_OK;
@@ -69,7 +69,7 @@ static sp_status take_number(cursor *from, void *out, int64_t n, const char *wha
 
 /* A length and as many bytes. */
 static sp_status take_string(cursor *from, sp_gguf_string *out, const char *what) {
-    uint64_t length;
+    uint64_t length = 0;
     SP_TRY(take_number(from, &length, sizeof length, what));
     SP_REQUIRE(length <= LENGTH_MAX, SP_BAD_FILE, "%s: %s has a string of %" PRIu64 " bytes: at most %d are allowed",
                from->source, what, length, LENGTH_MAX);
@@ -98,7 +98,7 @@ static sp_status take_name(cursor *from, const char **out, const char *what) {
 /* ---- keys and values ------------------------------------------------------------------------------------------- */
 
 static sp_status take_kind(cursor *from, sp_gguf_kind *kind, const char *what) {
-    uint32_t number;
+    uint32_t number = 0;
     SP_TRY(take_number(from, &number, sizeof number, what));
     SP_REQUIRE(number < SP_GGUF_KIND_COUNT, SP_BAD_FILE, "%s: %s has the unknown type %" PRIu32, from->source, what,
                number);
@@ -107,7 +107,7 @@ static sp_status take_kind(cursor *from, sp_gguf_kind *kind, const char *what) {
 }
 
 static sp_status take_items(cursor *from, const sp_gguf_value *value, const char *what) {
-    const uint8_t *bytes;
+    const uint8_t *bytes = NULL;
     sp_gguf_string text;
     if (value->kind == SP_GGUF_STRING) {
         for (int64_t i = 0; i < value->n; i++) SP_TRY(take_string(from, &text, what));
@@ -123,7 +123,7 @@ static sp_status take_items(cursor *from, const sp_gguf_value *value, const char
 }
 
 static sp_status take_array(cursor *from, sp_gguf_value *value, const char *what) {
-    uint64_t n;
+    uint64_t n = 0;
     SP_TRY(take_kind(from, &value->kind, what));
     SP_REQUIRE(value->kind != SP_GGUF_ARRAY, SP_UNSUPPORTED, "%s: %s is an array of arrays", from->source, what);
     SP_TRY(take_number(from, &n, sizeof n, what));
@@ -174,7 +174,7 @@ static sp_status read_values(sp_gguf *file, cursor *from, int64_t n) {
 /* ---- tensors --------------------------------------------------------------------------------------------------- */
 
 static sp_status take_shape(cursor *from, sp_gguf_tensor *tensor) {
-    uint32_t n_dims;
+    uint32_t n_dims = 0;
     int64_t product = 1;
     SP_TRY(take_number(from, &n_dims, sizeof n_dims, tensor->name));
     SP_REQUIRE(n_dims >= 1 && n_dims <= SP_GGUF_DIMS, SP_BAD_FILE,
@@ -192,7 +192,7 @@ static sp_status take_shape(cursor *from, sp_gguf_tensor *tensor) {
 }
 
 static sp_status take_format(cursor *from, sp_gguf_tensor *tensor) {
-    uint32_t id;
+    uint32_t id = 0;
     SP_TRY(take_number(from, &id, sizeof id, tensor->name));
     tensor->format = sp_block_format_by_id(id);
     SP_REQUIRE(tensor->format, SP_BAD_FILE, "%s: tensor %s has the unknown type %" PRIu32, from->source, tensor->name,
@@ -211,7 +211,7 @@ static sp_status take_format(cursor *from, sp_gguf_tensor *tensor) {
 
 /* `end`: where the data of the tensors before ends, from the beginning of the data. */
 static sp_status take_tensor(cursor *from, sp_gguf_tensor *tensor, int64_t alignment, int64_t *end) {
-    uint64_t offset;
+    uint64_t offset = 0;
     SP_TRY(take_name(from, &tensor->name, "a tensor"));
     SP_REQUIRE(strlen(tensor->name) <= TENSOR_NAME_MAX, SP_BAD_FILE,
                "%s: tensor %.63s...: its name has more than %d letters", from->source, tensor->name, TENSOR_NAME_MAX);
@@ -269,8 +269,8 @@ static sp_status place_tensors(sp_gguf *file, const cursor *from, int64_t alignm
 
 static sp_status read_head(cursor *from, int64_t *n_tensors, int64_t *n_values) {
     char magic[4];
-    uint32_t version;
-    uint64_t tensors, values;
+    uint32_t version = 0;
+    uint64_t tensors = 0, values = 0;
     SP_REQUIRE(from->n_bytes >= (int64_t)sizeof magic && memcmp(from->data, "GGUF", sizeof magic) == 0, SP_BAD_FILE,
                "%s: does not begin with GGUF", from->source);
     from->at = sizeof magic;
@@ -299,7 +299,7 @@ static sp_status read_alignment(const sp_gguf *file, int64_t *alignment) {
 }
 
 static sp_status read_all(sp_gguf *file, cursor *from) {
-    int64_t n_tensors, n_values, alignment;
+    int64_t n_tensors = 0, n_values = 0, alignment = 0;
     SP_TRY(read_head(from, &n_tensors, &n_values));
     SP_TRY(read_values(file, from, n_values));
     SP_TRY(read_alignment(file, &alignment));
@@ -431,7 +431,7 @@ double sp_gguf_number_at(const sp_gguf_value *value, int64_t i) {
 }
 
 sp_gguf_string sp_gguf_next_string(const uint8_t **at) {
-    uint64_t length;
+    uint64_t length = 0;
     memcpy(&length, *at, sizeof length);
     sp_gguf_string text = {(const char *)*at + sizeof length, (int64_t)length};
     *at += sizeof length + length;
