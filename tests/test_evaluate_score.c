@@ -117,21 +117,9 @@ static void check_against_decoding(sp_model *model, item_set *set, const sp_scor
     assert_true(n_greedy >= N_ITEMS / 5);
 }
 
-static void items_score_as_decoding_says(void **state) {
-    (void)state;
-    sp_model_config config = small_config();
-    sp_model *model = make(&config);
-    item_set *set = malloc(sizeof *set);
-    fill(set, model);
-    check_against_decoding(model, set, NULL);
-    free(set);
-    sp_model_free(model);
-}
-
-static void company_does_not_matter(void **state) {
-    (void)state;
-    sp_model_config config = small_config();
-    sp_model *model = make(&config);
+/* In batches of every size, with and without sharing. */
+static void check_config(const sp_model_config *config) {
+    sp_model *model = make(config);
     item_set *set = malloc(sizeof *set);
     fill(set, model);
     for (int64_t batch_tokens = 1; batch_tokens < 2000; batch_tokens *= 6)
@@ -141,7 +129,55 @@ static void company_does_not_matter(void **state) {
             options.share_prefixes = share;
             check_against_decoding(model, set, &options);
         }
+    check_against_decoding(model, set, NULL);
     free(set);
+    sp_model_free(model);
+}
+
+static void scores_are_those_of_decoding_in_any_company(void **state) {
+    (void)state;
+    for (int normalizer = 0; normalizer < SP_NORMALIZER_COUNT; normalizer++) {
+        sp_model_config config = small_config();
+        config.attention_function = (sp_normalizer)normalizer;
+        check_config(&config);
+    }
+}
+
+static void windows_factors_and_ties_are_kept(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        sp_model_config config = small_config();
+        config.window = i == 0 || i == 3 ? 7 : 0;
+        config.tie_embeddings = i == 1;
+        config.row_factor = i == 2 || i == 3;
+        config.n_kv_heads = i == 3 ? 4 : 2;
+        check_config(&config);
+    }
+}
+
+static void what_items_share_is_computed_once(void **state) {
+    (void)state;
+    sp_model_config config = small_config();
+    sp_model *model = make(&config);
+    int32_t tokens[4][40];
+    sp_score_item items[4];
+    /* 0: 20 tokens and 10 of its own; 1: the same but for the last, which is not read; 2: another 10; 3: 5 of item 0 */
+    for (int64_t i = 0; i < 4; i++) {
+        for (int64_t j = 0; j < 30; j++) tokens[i][j] = some_token(j < (i == 3 ? 5 : 20) || i == 1 ? 0 : i, j);
+        items[i] = (sp_score_item){.tokens = tokens[i], .n_tokens = 30, .n_scored = 12};
+    }
+    tokens[1][29] = (tokens[0][29] + 1) % V;
+    sp_score_counts counts = {0};
+    sp_score_options options = sp_score_options_default();
+    options.counts = &counts;
+    assert_ok(sp_score(model, items, 4, &options));
+    assert_int_equal(counts.n_batches, 1);
+    assert_int_equal(counts.n_read, 4 * 29);
+    assert_int_equal(counts.n_computed, 29 + 9 + 29);
+    assert_int_equal(counts.n_scored, 4 * 12);
+    options.share_prefixes = false;
+    assert_ok(sp_score(model, items, 4, &options));
+    assert_int_equal(counts.n_computed, 29 + 9 + 29 + 4 * 29);
     sp_model_free(model);
 }
 
@@ -192,8 +228,9 @@ static void progress_can_cancel(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(items_score_as_decoding_says),
-        cmocka_unit_test(company_does_not_matter),
+        cmocka_unit_test(scores_are_those_of_decoding_in_any_company),
+        cmocka_unit_test(windows_factors_and_ties_are_kept),
+        cmocka_unit_test(what_items_share_is_computed_once),
         cmocka_unit_test(bad_items_are_refused_by_number),
         cmocka_unit_test(progress_can_cancel),
     };

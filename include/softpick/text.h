@@ -113,6 +113,9 @@ typedef struct sp_batch {
     const int64_t *cu;      /* NULL, or (n_sequences + 1): starts of documents within the B*T tokens; a row of the
                           batch always starts one */
     int64_t n_sequences;
+    /* with cu, and not for a gradient: NULL, or (n_sequences).  Sequence n goes on after the first shared[n] tokens of
+     * sequence continues[n], one before it in the batch, which may itself go on after another; -1: it starts anew */
+    const int64_t *continues, *shared;
 } sp_batch;
 
 typedef struct sp_loader_options {

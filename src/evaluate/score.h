@@ -20,10 +20,19 @@ typedef struct sp_score_item {
     bool greedy;              /* overwritten: each was the first of the most likely tokens; true if none is scored */
 } sp_score_item;
 
+/* What was done. */
+typedef struct sp_score_counts {
+    int64_t n_batches;
+    int64_t n_read;     /* tokens that are read to score the items: all but the last of each */
+    int64_t n_computed; /* of them those that passed through the model: the others were there already */
+    int64_t n_scored;
+} sp_score_counts;
+
 typedef struct sp_score_options {
     size_t struct_bytes;
     int64_t batch_tokens; /* about so many tokens pass through the model at once; 0: chosen by its device; default 0 */
     bool share_prefixes;  /* what items begin with alike is computed once; default true */
+    sp_score_counts *counts;       /* added to; NULL when not wanted */
     sp_progress_function progress; /* called with the number of items done; may be NULL */
     void *progress_user;
 } sp_score_options;

@@ -116,6 +116,7 @@ sp_status sp_model_loss_gradient(sp_model *model, const sp_batch *batch, double 
     *loss_sum = 0;
     *n_targets = 0;
     SP_REQUIRE(model->gradients, SP_BAD_ARGUMENT, "the model was not made for training: it holds no gradients");
+    SP_REQUIRE(!batch->continues, SP_UNSUPPORTED, "no gradient of sequences that continue each other");
     SP_TRY(sp_batch_check(model, batch, true));
     SP_TRY(sp_buffers_fit(model, batch, true));
     SP_TRY(sp_model_trunk(model, batch, NULL, NULL));

@@ -81,6 +81,7 @@ void sp_buffers_clear(sp_model *model) {
     sp_device_release(model->device, p->block);
     sp_device_release(model->device, p->attention_workspace);
     sp_device_release(model->device, p->score_block);
+    sp_gathered_clear(model);
     free(p->layers);
     free(p->host_positions);
     *p = (pass_buffers){0};
@@ -123,14 +124,16 @@ done:
     return status;
 }
 
-/* Positions count from 0 in every row, or in every document of a packed batch. */
+/* Positions count from 0 in every row, or in every sequence of a packed batch. */
 static void fill_positions(int32_t *positions, const sp_batch *batch) {
     if (!batch->cu) {
         for (int64_t i = 0; i < batch->B * batch->T; i++) positions[i] = (int32_t)(i % batch->T);
         return;
     }
-    for (int64_t n = 0; n < batch->n_sequences; n++)
-        for (int64_t i = batch->cu[n]; i < batch->cu[n + 1]; i++) positions[i] = (int32_t)(i - batch->cu[n]);
+    for (int64_t n = 0; n < batch->n_sequences; n++) {
+        int64_t end = batch->cu[n + 1], length = sp_batch_length(batch, n);
+        for (int64_t i = batch->cu[n]; i < end; i++) positions[i] = (int32_t)(length - (end - i));
+    }
 }
 
 /* Tokens and targets where the layers can read them. */
@@ -156,6 +159,7 @@ sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient) 
     fill_positions(p->host_positions, batch);
     SP_TRY(sp_device_upload(model->device, p->positions, p->host_positions, N * 4));
     SP_TRY(place_tokens(model, batch));
+    if (batch->continues) SP_TRY(sp_gathered_fit(model, batch));
     return sp_model_fit_rope(model, sp_batch_longest(batch));
 }
 

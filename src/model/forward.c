@@ -43,6 +43,12 @@ void sp_layer_attention(sp_attention *problem, const sp_model *model, int64_t la
     problem->v = sp_heads_view(model, b->qkv, row, H + Hkv, Hkv, B, T);
     problem->out = sp_heads_view(model, b->o, H * D, 0, H, B, T);
     problem->lse = b->lse;
+    if (batch->continues) {
+        const sp_gathered_keys *keys = &model->buffers.gathered;
+        problem->cu_k = keys->cu_k;
+        problem->k = sp_heads_view(model, keys->kv, 2 * Hkv * D, 0, Hkv, 1, keys->n_keys);
+        problem->v = sp_heads_view(model, keys->kv, 2 * Hkv * D, Hkv, Hkv, 1, keys->n_keys);
+    }
     if (cache) {
         int64_t S = cache->length + T, offset = layer * cache->capacity * cache->row_bytes;
         problem->k = sp_heads_view(model, cache->k + offset, Hkv * D, 0, Hkv, 1, S);
@@ -80,6 +86,7 @@ static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, s
     pass_buffers *p = &model->buffers;
     sp_attention problem;
     if (cache) SP_TRY(append(cache, model, layer, batch->T));
+    if (batch->continues) SP_TRY(sp_gathered_copy(model, layer));
     sp_layer_attention(&problem, model, layer, batch, cache);
     bool few = cache && batch->T <= FEW_TOKENS;
     SP_TRY(sp_model_fit_attention(model, &problem, few ? SP_ATTENTION_DECODE : SP_ATTENTION_FORWARD));

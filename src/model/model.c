@@ -233,7 +233,7 @@ int64_t sp_model_memory_bytes(const sp_model *model) {
     int64_t per_parameter = 4 + (model->gradients ? 4 : 0) + (model->halves ? 2 : 0);
     int64_t rope = model->rope_positions * model->config.head_width * 4;
     return model->table.n_parameters * per_parameter + rope + model->buffers.block_bytes +
-           model->buffers.attention_bytes + model->buffers.score_bytes;
+           model->buffers.attention_bytes + model->buffers.score_bytes + model->buffers.gathered.block_bytes;
 }
 
 int64_t sp_batch_n_targets(const sp_batch *batch) {
@@ -246,12 +246,24 @@ int64_t sp_batch_longest(const sp_batch *batch) {
     int64_t longest = 0;
     if (!batch->cu) return batch->T;
     for (int64_t n = 0; n < batch->n_sequences; n++)
-        if (batch->cu[n + 1] - batch->cu[n] > longest) longest = batch->cu[n + 1] - batch->cu[n];
+        if (sp_batch_length(batch, n) > longest) longest = sp_batch_length(batch, n);
     return longest;
+}
+
+/* A sequence goes on after tokens that an earlier one has. */
+static sp_status check_continued(const sp_batch *batch, int64_t n) {
+    const int64_t before = batch->continues[n];
+    SP_REQUIRE(before >= -1 && before < n, SP_BAD_ARGUMENT,
+               "packed sequence %" PRId64 " continues sequence %" PRId64 ", which is not before it", n, before);
+    SP_REQUIRE(before < 0 || (batch->shared[n] >= 0 && batch->shared[n] <= sp_batch_length(batch, before)),
+               SP_BAD_ARGUMENT, "packed sequence %" PRId64 " goes on after %" PRId64 " tokens of one that has %" PRId64,
+               n, batch->shared[n], sp_batch_length(batch, before));
+    return SP_OK;
 }
 
 /* Packed sequences lie one after another, each within one row of the batch. */
 static sp_status check_packed(const sp_batch *batch) {
+    SP_REQUIRE(batch->cu || !batch->continues, SP_BAD_ARGUMENT, "sequences that are not packed continue each other");
     if (!batch->cu) return SP_OK;
     const int64_t *cu = batch->cu, N = batch->B * batch->T;
     SP_REQUIRE(batch->n_sequences >= 1 && cu[0] == 0 && cu[batch->n_sequences] == N, SP_BAD_ARGUMENT,
@@ -260,6 +272,7 @@ static sp_status check_packed(const sp_batch *batch) {
         SP_REQUIRE(cu[n + 1] >= cu[n], SP_BAD_ARGUMENT, "packed sequence %" PRId64 " has a negative length", n);
         SP_REQUIRE(cu[n + 1] == cu[n] || cu[n] / batch->T == (cu[n + 1] - 1) / batch->T, SP_BAD_ARGUMENT,
                    "packed sequence %" PRId64 " crosses from row to row of the batch", n);
+        if (batch->continues) SP_TRY(check_continued(batch, n));
     }
     return SP_OK;
 }

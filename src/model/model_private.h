@@ -53,6 +53,18 @@ typedef struct layer_buffers {
     void *gu;                  /* (N,2F) act; backward overwrites it with its gradient */
 } layer_buffers;
 
+/* Keys and values of a batch whose sequences continue each other, each sequence's in one piece (prefixes.c). */
+typedef struct sp_gathered_keys {
+    int64_t n_keys;
+    int64_t *cu_k;                         /* (n_sequences + 1), host: where those of a sequence begin */
+    int32_t *host_rows;                    /* (n_keys), host: the token of the batch that each is of */
+    int64_t n_host_sequences, n_host_rows; /* what these two hold */
+    int32_t *rows;                         /* (n_keys) */
+    void *kv;                              /* (n_keys,2HkvD) act, of the layer that is being worked on */
+    void *block;                           /* these two */
+    int64_t block_bytes;
+} sp_gathered_keys;
+
 typedef struct pass_buffers {
     int64_t n_tokens_max; /* what the block holds */
     bool gradient;        /* has what the backward pass needs */
@@ -76,6 +88,7 @@ typedef struct pass_buffers {
     int32_t *host_positions; /* (N) */
     void *attention_workspace;
     int64_t attention_bytes;
+    sp_gathered_keys gathered;
     void *score_block; /* of sp_model_score (scores.c) */
     int64_t score_bytes;
 } pass_buffers;
@@ -126,9 +139,18 @@ SP_MUST_CHECK sp_status sp_model_fit_attention(sp_model *model, const sp_attenti
 /* Makes *block, which holds *held bytes of the device's memory and which nobody needs any more, hold `bytes`. */
 SP_MUST_CHECK sp_status sp_model_fit_block(sp_model *model, void **block, int64_t *held, int64_t bytes,
                                            const char *what);
+/* Plans the keys of a batch whose sequences continue each other; copies a layer's to their places. */
+SP_MUST_CHECK sp_status sp_gathered_fit(sp_model *model, const sp_batch *batch);
+SP_MUST_CHECK sp_status sp_gathered_copy(sp_model *model, int64_t layer);
+void sp_gathered_clear(sp_model *model);
 /* Checks tokens, targets and shape of a batch against the model. */
 SP_MUST_CHECK sp_status sp_batch_check(const sp_model *model, const sp_batch *batch, bool targets);
 int64_t sp_batch_n_targets(const sp_batch *batch);
+/* Tokens of packed sequence n, with those of other sequences that it goes on after. */
+static inline int64_t sp_batch_length(const sp_batch *batch, int64_t n) {
+    const bool goes_on = batch->continues && batch->continues[n] >= 0;
+    return batch->cu[n + 1] - batch->cu[n] + (goes_on ? batch->shared[n] : 0);
+}
 /* Tokens of its longest sequence. */
 int64_t sp_batch_longest(const sp_batch *batch);
 
