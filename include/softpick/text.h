@@ -19,10 +19,12 @@ typedef int (*sp_progress_function)(void *user, const char *what, int64_t done, 
 
 typedef struct sp_tokenizer sp_tokenizer; /* constant after opening: many threads may read it */
 
-/* `path`: a sentencepiece model file, or a folder that holds tokenizer.model. */
+/* `path`: a tokenizer.json, a sentencepiece model, llama2.c's tokenizer.bin, a .gguf, or a folder that holds
+ * tokenizer.json, or tokenizer.model, or tokenizer.bin (the first of them that is there).  What the files beside it say
+ * of special tokens (tokenizer_config.json) is read too. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_open(sp_tokenizer **out, const char *path);
 SP_API void sp_tokenizer_free(sp_tokenizer *tokenizer);
-/* Where it was read from: what a checkpoint copies.  Borrowed. */
+/* The file that was read.  Borrowed. */
 SP_API const char *sp_tokenizer_path(const sp_tokenizer *tokenizer);
 SP_API int64_t sp_tokenizer_vocabulary(const sp_tokenizer *tokenizer);
 /* Ids of the special pieces, -1 when there is none. */
@@ -30,12 +32,49 @@ SP_API int32_t sp_tokenizer_bos(const sp_tokenizer *tokenizer);
 SP_API int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer);
 /* The piece as it stands in the vocabulary ("▁the"); NULL outside the range.  Borrowed. */
 SP_API const char *sp_tokenizer_piece(const sp_tokenizer *tokenizer, int32_t id);
-/* Encodes bytes (no BOS or EOS is added; control pieces in the text are not parsed).  Caller frees *tokens. */
+
+typedef enum sp_encode_flags {
+    SP_ENCODE_PLAIN = 0,    /* the text and nothing else: special tokens that stand in it are text */
+    SP_ENCODE_SPECIAL = 1,  /* special tokens that stand in the text ("</s>") become their ids */
+    SP_ENCODE_TEMPLATE = 2, /* adds what the tokenizer's files say belongs around a text: BOS as a rule */
+} sp_encode_flags;
+
+/* Encodes UTF-8.  A text of no tokens gives memory too.  Caller frees *tokens. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode_with(const sp_tokenizer *tokenizer, const char *text,
+                                                        int64_t n_bytes, unsigned flags, int32_t **tokens,
+                                                        int64_t *n_tokens);
+/* The same with SP_ENCODE_PLAIN. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes,
                                                    int32_t **tokens, int64_t *n_tokens);
-/* Decodes to bytes with a 0 after them.  Caller frees *text. */
+
+typedef struct sp_tokens {
+    int32_t *items;
+    int64_t n;
+} sp_tokens;
+
+/* Encodes n texts by several threads.  Caller frees each out[i].items; all are NULL after a failure. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_encode_many(const sp_tokenizer *tokenizer, const char *const *texts,
+                                                        const int64_t *n_bytes, int64_t n, unsigned flags,
+                                                        sp_tokens *out);
+
+/* Decodes to UTF-8 with a 0 after it; special tokens give nothing.  Caller frees *text. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_decode(const sp_tokenizer *tokenizer, const int32_t *tokens,
                                                    int64_t n_tokens, char **text, int64_t *n_bytes);
+
+typedef struct sp_decoder sp_decoder; /* decodes token by token; borrows the tokenizer */
+
+/* skip_special: special tokens give nothing, else their names. */
+SP_API SP_MUST_CHECK sp_status sp_decoder_new(sp_decoder **out, const sp_tokenizer *tokenizer, bool skip_special);
+SP_API void sp_decoder_free(sp_decoder *decoder);
+/* Adds a token and gives the text that is now certain: whole characters, often none, valid until the next call.  All of
+ * it in a row, with what `finish` gives, is what decoding all tokens at once gives. */
+SP_API SP_MUST_CHECK sp_status sp_decoder_push(sp_decoder *decoder, int32_t token, const char **text, int64_t *n_bytes);
+/* Gives the rest (an unfinished character as U+FFFD); the next push begins a new text. */
+SP_API SP_MUST_CHECK sp_status sp_decoder_finish(sp_decoder *decoder, const char **text, int64_t *n_bytes);
+
+/* Writes into `folder` what belongs into a checkpoint: the tokenizer's own file and, where they can be made, the
+ * tokenizer.json and tokenizer_config.json with which Hugging Face's tokenizers give the same tokens. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_save(const sp_tokenizer *tokenizer, const char *folder);
 
 typedef struct sp_tokenizer_train_options {
     size_t struct_bytes;
