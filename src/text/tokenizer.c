@@ -1,11 +1,7 @@
-/* Tokenizers: sentencepiece models, opened and used.  Training: tokenizer_train.c.
+/* Tokenizers of every kind: opening, facts, and encoding by several threads.
  *
- * A long text is encoded in chunks that are cut before newlines, in parallel, and each chunk word by word:
- * sentencepiece's time per byte grows with the length of its input (1 MB/s for 4 MB at once, 4 MB/s line by line),
- * and most words were met before.  The result is that of the whole text when a newline is always a byte piece, as in
- * LLaMA's vocabulary: then no piece reaches over it.  A chunk that begins with a newline gets the dummy space that
- * belongs to the beginning of a text; its tokens, known from encoding a lone newline, are dropped.  Models of other
- * kinds (`cuts` is false) encode each text as a whole. */
+ * A long text is encoded in chunks that are cut before newlines, where the kind allows that; chunks and texts are spread
+ * over threads, each with a worker of its own.  Workers are kept for the next call, as they remember words. */
 #define _GNU_SOURCE
 #include "text/tokenizer.h"
 
@@ -16,60 +12,14 @@
 
 #include "base/file.h"
 #include "text/hash.h"
-#include "text/sentencepiece_shim.h"
-#include "text/word_encoder.h"
 
 enum { CHUNK_BYTES = 4096 };
 
-struct sp_tokenizer {
-    sp_sentencepiece *model;
-    char *path;
-    int64_t vocabulary;
-    uint64_t hash;
-    bool cuts;      /* text may be cut before newlines */
-    bool words;     /* words may be encoded apart as well */
-    int32_t *dummy; /* n_dummy tokens of the dummy space before a newline that begins a text, and the newline */
-    int64_t n_dummy;
-};
-
 /* ---- opening ---- */
 
-static bool is_newline(const sp_tokenizer *tokenizer, int32_t id) {
-    return sp_sentencepiece_is_byte(tokenizer->model, id) &&
-           strcmp(sp_sentencepiece_piece(tokenizer->model, id), "<0x0A>") == 0;
-}
-
-static bool some_piece_holds_newline(const sp_tokenizer *tokenizer) {
-    for (int64_t id = 0; id < tokenizer->vocabulary; id++)
-        if (strchr(sp_sentencepiece_piece(tokenizer->model, (int32_t)id), '\n')) return true;
-    return false;
-}
-
-/* Spaces around the newline must stay as they are: a normalizer that trims would trim at each cut. */
-static sp_status find_cuts(sp_tokenizer *tokenizer) {
-    static const char probe[] = "a  \n  \n b";
-    enum { N_HEAD = 3 };
-    int32_t *whole = NULL, *head = NULL, *tail = NULL;
-    int64_t n_lone, n_whole, n_head, n_tail;
-    sp_status status = SP_OK;
-    const sp_sentencepiece *model = tokenizer->model;
-    SP_TRY_OR_DONE(sp_sentencepiece_encode(model, "\n", 1, &tokenizer->dummy, &n_lone));
-    if (n_lone == 0 || !is_newline(tokenizer, tokenizer->dummy[n_lone - 1]) || some_piece_holds_newline(tokenizer))
-        goto done;
-    tokenizer->n_dummy = n_lone - 1;
-    SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe, sizeof probe - 1, &whole, &n_whole));
-    SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe, N_HEAD, &head, &n_head));
-    SP_TRY_OR_DONE(sp_sentencepiece_encode(model, probe + N_HEAD, sizeof probe - 1 - N_HEAD, &tail, &n_tail));
-    int64_t n_rest = n_tail - tokenizer->n_dummy;
-    tokenizer->cuts = n_head + n_rest == n_whole && memcmp(whole, head, (size_t)n_head * sizeof *whole) == 0 &&
-                      memcmp(whole + n_head, tail + tokenizer->n_dummy, (size_t)n_rest * sizeof *whole) == 0;
-    tokenizer->words = tokenizer->cuts && sp_words_stand_apart(model);
-done:
-    free(whole);
-    free(head);
-    free(tail);
-    return status;
-}
+/* Files that a folder is searched for, first found first. */
+static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
+enum { N_NAMES = sizeof names / sizeof *names };
 
 static sp_status load(sp_tokenizer *tokenizer) {
     char *bytes;
@@ -77,11 +27,18 @@ static sp_status load(sp_tokenizer *tokenizer) {
     SP_TRY(sp_file_read(tokenizer->path, &bytes, &n_bytes));
     tokenizer->hash = sp_hash_bytes(0, bytes, n_bytes);
     sp_status status = n_bytes == 0 ? sp_fail(SP_BAD_FILE, "%s: the file is empty", tokenizer->path)
-                                    : sp_sentencepiece_open(&tokenizer->model, bytes, n_bytes, tokenizer->path);
+                                    : sp_tokenizer_load_sentencepiece(tokenizer, bytes, n_bytes);
     free(bytes);
-    SP_TRY(status);
-    tokenizer->vocabulary = sp_sentencepiece_vocabulary(tokenizer->model);
-    return find_cuts(tokenizer);
+    return status;
+}
+
+/* The tokenizer's file in a folder; without one the name that older folders have, for the message. */
+static sp_status find_file(char *path, int64_t path_bytes, const char *folder) {
+    for (int i = 0; i < N_NAMES; i++) {
+        SP_TRY(sp_path_join(path, path_bytes, folder, names[i]));
+        if (sp_file_exists(path)) return SP_OK;
+    }
+    return sp_fail(SP_IO, "%s: holds no tokenizer.json, tokenizer.model or tokenizer.bin", folder);
 }
 
 sp_status sp_tokenizer_open(sp_tokenizer **out, const char *path) {
@@ -89,13 +46,17 @@ sp_status sp_tokenizer_open(sp_tokenizer **out, const char *path) {
     SP_REQUIRE(path, SP_BAD_ARGUMENT, "the path of the tokenizer is NULL");
     char inside[4096];
     if (sp_folder_exists(path)) {
-        SP_TRY(sp_path_join(inside, sizeof inside, path, "tokenizer.model"));
+        SP_TRY(find_file(inside, sizeof inside, path));
         path = inside;
     }
     sp_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
-    if (tokenizer) tokenizer->path = strdup(path);
+    SP_REQUIRE(tokenizer, SP_OUT_OF_MEMORY, "%s: no memory to read it", path);
+    tokenizer->bos = tokenizer->eos = -1;
+    tokenizer->path = strdup(path);
+    tokenizer->pool = calloc(1, sizeof *tokenizer->pool);
+    if (tokenizer->pool) pthread_mutex_init(&tokenizer->pool->lock, NULL);
     sp_status status = SP_OK;
-    SP_REQUIRE_OR_DONE(tokenizer && tokenizer->path, SP_OUT_OF_MEMORY, "%s: no memory to read it", path);
+    SP_REQUIRE_OR_DONE(tokenizer->path && tokenizer->pool, SP_OUT_OF_MEMORY, "%s: no memory to read it", path);
     SP_TRY_OR_DONE(load(tokenizer));
     *out = tokenizer;
     tokenizer = NULL;
@@ -106,9 +67,18 @@ done:
 
 void sp_tokenizer_free(sp_tokenizer *tokenizer) {
     if (!tokenizer) return;
-    sp_sentencepiece_free(tokenizer->model);
+    sp_worker_pool *pool = tokenizer->pool;
+    for (int i = 0; pool && i < pool->n; i++) tokenizer->kind->worker_free(pool->workers[i]);
+    if (tokenizer->kind) tokenizer->kind->free(tokenizer->model);
+    if (pool) pthread_mutex_destroy(&pool->lock);
+    free(pool);
+    sp_decoding_free(&tokenizer->decoding);
+    json_decref(tokenizer->json);
+    json_decref(tokenizer->config);
+    free(tokenizer->before.items);
+    free(tokenizer->after.items);
+    free(tokenizer->tokens);
     free(tokenizer->path);
-    free(tokenizer->dummy);
     free(tokenizer);
 }
 
@@ -118,17 +88,39 @@ const char *sp_tokenizer_path(const sp_tokenizer *tokenizer) { return tokenizer-
 
 int64_t sp_tokenizer_vocabulary(const sp_tokenizer *tokenizer) { return tokenizer->vocabulary; }
 
-int32_t sp_tokenizer_bos(const sp_tokenizer *tokenizer) { return sp_sentencepiece_bos(tokenizer->model); }
+int32_t sp_tokenizer_bos(const sp_tokenizer *tokenizer) { return tokenizer->bos; }
 
-int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer) { return sp_sentencepiece_eos(tokenizer->model); }
+int32_t sp_tokenizer_eos(const sp_tokenizer *tokenizer) { return tokenizer->eos; }
 
 const char *sp_tokenizer_piece(const sp_tokenizer *tokenizer, int32_t id) {
-    return id >= 0 && id < tokenizer->vocabulary ? sp_sentencepiece_piece(tokenizer->model, id) : NULL;
+    return id >= 0 && id < tokenizer->vocabulary ? tokenizer->tokens[id].text : NULL;
 }
 
 bool sp_tokenizer_cuts_at_newlines(const sp_tokenizer *tokenizer) { return tokenizer->cuts; }
 
 uint64_t sp_tokenizer_hash(const sp_tokenizer *tokenizer) { return tokenizer->hash; }
+
+/* ---- workers ---- */
+
+static sp_status take_worker(const sp_tokenizer *tokenizer, void **worker) {
+    sp_worker_pool *pool = tokenizer->pool;
+    *worker = NULL;
+    pthread_mutex_lock(&pool->lock);
+    if (pool->n > 0) *worker = pool->workers[--pool->n];
+    pthread_mutex_unlock(&pool->lock);
+    return *worker ? SP_OK : tokenizer->kind->worker_new(worker, tokenizer->model);
+}
+
+static void give_worker(const sp_tokenizer *tokenizer, void *worker) {
+    sp_worker_pool *pool = tokenizer->pool;
+    pthread_mutex_lock(&pool->lock);
+    if (worker && pool->n < SP_WORKERS_MAX) {
+        pool->workers[pool->n++] = worker;
+        worker = NULL;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (worker) tokenizer->kind->worker_free(worker);
+}
 
 /* ---- encoding ---- */
 
@@ -155,32 +147,30 @@ static sp_status add_chunk(chunks *list, const sp_encoding *chunk, int64_t owner
 }
 
 /* Bytes of the first chunk of a text: up to the first newline from CHUNK_BYTES on. */
-static int64_t first_chunk(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes) {
+static int64_t first_chunk(const sp_tokenizer *tokenizer, const sp_encoding *item, int64_t at) {
+    int64_t n_bytes = item->n_bytes - at;
     if (!tokenizer->cuts || n_bytes <= CHUNK_BYTES) return n_bytes;
-    const char *newline = memchr(text + CHUNK_BYTES, '\n', (size_t)(n_bytes - CHUNK_BYTES));
+    const char *text = item->text + at, *newline = memchr(text + CHUNK_BYTES, '\n', (size_t)(n_bytes - CHUNK_BYTES));
     return newline ? newline - text : n_bytes;
 }
 
 static sp_status cut_item(const sp_tokenizer *tokenizer, const sp_encoding *item, int64_t owner, chunks *list) {
     for (int64_t at = 0; at < item->n_bytes;) {
-        int64_t n = first_chunk(tokenizer, item->text + at, item->n_bytes - at);
-        sp_encoding chunk = {.text = item->text + at, .n_bytes = n, .continues = at > 0 || item->continues};
+        int64_t n = first_chunk(tokenizer, item, at);
+        sp_encoding chunk = {
+            .text = item->text + at, .n_bytes = n, .continues = at > 0 || item->continues, .flags = item->flags};
         SP_TRY(add_chunk(list, &chunk, owner));
         at += n;
     }
     return SP_OK;
 }
 
-/* Without the dummy space, if the chunk continues a text. */
-static sp_status encode_chunk(const sp_tokenizer *tokenizer, sp_word_encoder *words, sp_encoding *chunk) {
-    if (words)
-        return sp_word_encoder_encode(words, chunk->text, chunk->n_bytes, chunk->continues, &chunk->tokens,
-                                      &chunk->n_tokens);
-    SP_TRY(sp_sentencepiece_encode(tokenizer->model, chunk->text, chunk->n_bytes, &chunk->tokens, &chunk->n_tokens));
-    if (!chunk->continues) return SP_OK;
-    chunk->n_tokens -= tokenizer->n_dummy;
-    memmove(chunk->tokens, chunk->tokens + tokenizer->n_dummy, (size_t)chunk->n_tokens * sizeof *chunk->tokens);
-    return SP_OK;
+static sp_status encode_chunk(const sp_tokenizer *tokenizer, void *worker, sp_encoding *chunk) {
+    sp_token_list tokens = {0};
+    sp_status status = tokenizer->kind->encode(worker, chunk, &tokens);
+    chunk->tokens = tokens.items;
+    chunk->n_tokens = tokens.n;
+    return status;
 }
 
 /* Messages belong to threads: `problem` carries the first thread's that fails to the caller's. */
@@ -189,14 +179,12 @@ static sp_status encode_chunks(const sp_tokenizer *tokenizer, chunks *list) {
     char problem[1024];
 #pragma omp parallel if (list->n > 16)
     {
-        sp_word_encoder *words = NULL;
-        sp_status status = SP_OK;
-        if (tokenizer->words)
-            status = sp_word_encoder_new(&words, tokenizer->model, tokenizer->dummy, tokenizer->n_dummy);
+        void *worker;
+        sp_status status = take_worker(tokenizer, &worker);
 #pragma omp for schedule(dynamic, 16)
         for (int64_t i = 0; i < list->n; i++)
-            if (status == SP_OK) status = encode_chunk(tokenizer, words, &list->items[i]);
-        sp_word_encoder_free(words);
+            if (status == SP_OK) status = encode_chunk(tokenizer, worker, &list->items[i]);
+        give_worker(tokenizer, worker);
 #pragma omp critical
         if (status != SP_OK && result == SP_OK) {
             result = status;
@@ -216,7 +204,7 @@ static sp_status join_chunks(const chunks *list, sp_encoding *items) {
         for (int64_t k = i; k < next; k++) {
             const sp_encoding *chunk = &list->items[k];
             if (chunk->n_tokens > 0)
-                memcpy(item->tokens + item->n_tokens, chunk->tokens, (size_t)chunk->n_tokens * sizeof *item->tokens);
+                memcpy(item->tokens + item->n_tokens, chunk->tokens, (size_t)chunk->n_tokens * sizeof *chunk->tokens);
             item->n_tokens += chunk->n_tokens;
         }
     }
@@ -240,34 +228,69 @@ done:
     return status;
 }
 
-sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes, int32_t **tokens,
-                              int64_t *n_tokens) {
-    *tokens = NULL;
-    *n_tokens = 0;
-    SP_REQUIRE(tokenizer && n_bytes >= 0 && (text || n_bytes == 0), SP_BAD_ARGUMENT,
-               "encoding: no tokenizer or no text");
-    sp_encoding item = {.text = text, .n_bytes = n_bytes};
-    sp_status status = sp_tokenizer_encode_all(tokenizer, &item, 1);
-    if (status == SP_OK && !item.tokens) item.tokens = calloc(1, sizeof *item.tokens);
-    if (status == SP_OK && !item.tokens) status = sp_fail(SP_OUT_OF_MEMORY, "encoding: no memory");
-    if (status != SP_OK) {
-        free(item.tokens);
-        return status;
-    }
-    *tokens = item.tokens;
-    *n_tokens = item.n_tokens;
+/* Puts the template around an item's tokens, where it is asked for, and hands them over. */
+static sp_status finish_item(const sp_tokenizer *tokenizer, unsigned flags, sp_encoding *item, sp_tokens *out) {
+    const sp_token_list none = {0};
+    const sp_token_list *before = flags & SP_ENCODE_TEMPLATE ? &tokenizer->before : &none;
+    const sp_token_list *after = flags & SP_ENCODE_TEMPLATE ? &tokenizer->after : &none;
+    int64_t n = before->n + item->n_tokens + after->n;
+    int32_t *tokens = realloc(item->tokens, (size_t)(n + 1) * sizeof *tokens);
+    SP_REQUIRE(tokens, SP_OUT_OF_MEMORY, "encoding: no memory for %" PRId64 " tokens", n);
+    item->tokens = NULL;
+    memmove(tokens + before->n, tokens, (size_t)item->n_tokens * sizeof *tokens);
+    if (before->n > 0) memcpy(tokens, before->items, (size_t)before->n * sizeof *tokens);
+    if (after->n > 0) memcpy(tokens + n - after->n, after->items, (size_t)after->n * sizeof *tokens);
+    *out = (sp_tokens){tokens, n};
     return SP_OK;
 }
 
-sp_status sp_tokenizer_decode(const sp_tokenizer *tokenizer, const int32_t *tokens, int64_t n_tokens, char **text,
-                              int64_t *n_bytes) {
-    *text = NULL;
-    *n_bytes = 0;
-    SP_REQUIRE(tokenizer && n_tokens >= 0 && (tokens || n_tokens == 0), SP_BAD_ARGUMENT,
-               "decoding: no tokenizer or no tokens");
-    for (int64_t i = 0; i < n_tokens; i++)
-        SP_REQUIRE(tokens[i] >= 0 && tokens[i] < tokenizer->vocabulary, SP_BAD_ARGUMENT,
-                   "token %" PRId32 " at %" PRId64 ": the vocabulary has %" PRId64 " pieces", tokens[i], i,
-                   tokenizer->vocabulary);
-    return sp_sentencepiece_decode(tokenizer->model, tokens, n_tokens, text, n_bytes);
+sp_status sp_tokenizer_encode_many(const sp_tokenizer *tokenizer, const char *const *texts, const int64_t *n_bytes,
+                                   int64_t n, unsigned flags, sp_tokens *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = (sp_tokens){0};
+    SP_REQUIRE(tokenizer && n >= 0 && (n == 0 || (texts && n_bytes)), SP_BAD_ARGUMENT,
+               "encoding: no tokenizer or no text");
+    for (int64_t i = 0; i < n; i++)
+        SP_REQUIRE(n_bytes[i] >= 0 && (texts[i] || n_bytes[i] == 0), SP_BAD_ARGUMENT,
+                   "encoding: text %" PRId64 " is NULL or of negative length", i);
+    sp_encoding *items = calloc((size_t)n + 1, sizeof *items);
+    SP_REQUIRE(items, SP_OUT_OF_MEMORY, "encoding: no memory for %" PRId64 " texts", n);
+    sp_status status = SP_OK;
+    for (int64_t i = 0; i < n; i++) items[i] = (sp_encoding){.text = texts[i], .n_bytes = n_bytes[i], .flags = flags};
+    SP_TRY_OR_DONE(sp_tokenizer_encode_all(tokenizer, items, n));
+    for (int64_t i = 0; i < n; i++) SP_TRY_OR_DONE(finish_item(tokenizer, flags, &items[i], &out[i]));
+done:
+    for (int64_t i = 0; i < n; i++) {
+        free(items[i].tokens);
+        if (status == SP_OK) continue;
+        free(out[i].items);
+        out[i] = (sp_tokens){0};
+    }
+    free(items);
+    return status;
+}
+
+sp_status sp_tokenizer_encode_with(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes, unsigned flags,
+                                   int32_t **tokens, int64_t *n_tokens) {
+    sp_tokens encoded;
+    sp_status status = sp_tokenizer_encode_many(tokenizer, &text, &n_bytes, 1, flags, &encoded);
+    *tokens = encoded.items;
+    *n_tokens = encoded.n;
+    return status;
+}
+
+sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes, int32_t **tokens,
+                              int64_t *n_tokens) {
+    return sp_tokenizer_encode_with(tokenizer, text, n_bytes, SP_ENCODE_PLAIN, tokens, n_tokens);
+}
+
+/* ---- saving ---- */
+
+sp_status sp_tokenizer_save(const sp_tokenizer *tokenizer, const char *folder) {
+    char path[4096], *bytes;
+    int64_t n_bytes;
+    SP_TRY(sp_path_join(path, sizeof path, folder, "tokenizer.model"));
+    SP_TRY(sp_file_read(tokenizer->path, &bytes, &n_bytes));
+    sp_status status = sp_file_write(path, bytes, n_bytes);
+    free(bytes);
+    return status;
 }

@@ -26,6 +26,21 @@ static int64_t sequence_bytes(const uint8_t *text, int64_t n) {
     return 0;
 }
 
+int64_t sp_utf8_next(const char *text, int64_t n_bytes) {
+    const uint8_t *bytes = (const uint8_t *)text;
+    if (*bytes < 0x80) return 1;
+    for (int i = 0; i < N_SEQUENCES; i++) {
+        if (*bytes < sequences[i].first || *bytes > sequences[i].last) continue;
+        for (int64_t k = 1; k <= sequences[i].n; k++) {
+            if (k >= n_bytes) return 0;
+            uint8_t low = k == 1 ? sequences[i].low : 0x80, high = k == 1 ? sequences[i].high : 0xbf;
+            if (bytes[k] < low || bytes[k] > high) return -k;
+        }
+        return 1 + sequences[i].n;
+    }
+    return -1;
+}
+
 /* Eight bytes at once: all ASCII and none of them zero?  (x - 01..01) has a high bit where a byte of x is
  * zero. */
 static bool eight_are_plain(const uint8_t *text) {

@@ -1,0 +1,48 @@
+/* A vocabulary as sentencepiece, llama2.c and GGUF files hold it: pieces with scores and types. */
+#ifndef SP_TEXT_PIECES_H
+#define SP_TEXT_PIECES_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef enum sp_piece_type { /* sentencepiece's numbers, and GGUF's */
+                             SP_PIECE_NORMAL = 1,
+                             SP_PIECE_UNKNOWN = 2,
+                             SP_PIECE_CONTROL = 3,
+                             SP_PIECE_USER_DEFINED = 4,
+                             SP_PIECE_UNUSED = 5,
+                             SP_PIECE_BYTE = 6,
+} sp_piece_type;
+
+typedef struct sp_piece {
+    const char *text; /* n_bytes of UTF-8, no 0 behind them; borrowed from the file's bytes */
+    int64_t n_bytes;
+    float score;
+    sp_piece_type type;
+} sp_piece;
+
+typedef enum sp_pieces_kind {
+    SP_PIECES_SENTENCEPIECE = 0, /* "▁" for spaces, merges by scores, rare characters as byte pieces: "llama" in GGUF */
+    SP_PIECES_BYTE_LEVEL = 1,    /* the table of GPT-2, merges given: "gpt2" in GGUF */
+} sp_pieces_kind;
+
+typedef struct sp_pieces {
+    sp_pieces_kind kind;
+    const sp_piece *items; /* by id */
+    int64_t n;
+    const char *const *merges; /* SP_PIECES_BYTE_LEVEL: "a b", best first, each with a 0 behind it */
+    int64_t n_merges;
+    const char *splitter;       /* SP_PIECES_BYTE_LEVEL: GGUF's tokenizer.ggml.pre */
+    int32_t bos, eos, unk, pad; /* -1: none */
+    bool add_bos, add_eos;      /* around every text */
+    bool add_space_prefix;      /* SP_PIECES_SENTENCEPIECE: a text gets a space in front */
+} sp_pieces;
+
+/* The tree of the tokenizer.json that gives the same tokens; *config, where not NULL, gets that of its
+ * tokenizer_config.json.  `source` names the file in messages.  Release both with json_decref. */
+SP_MUST_CHECK sp_status sp_pieces_to_json(json_t **json, json_t **config, const sp_pieces *pieces, const char *source);
+
+#endif
