@@ -46,11 +46,14 @@ SP_API SP_MUST_CHECK sp_status sp_safetensors_write(const char *path, const sp_n
 typedef struct sp_checkpoint sp_checkpoint;
 
 /* Opens a folder: reads config.json, maps model.safetensors, or all shards that model.safetensors.index.json names.
- * Also finds the content where a killed sp_checkpoint_write left it beside `folder`. */
-SP_API SP_MUST_CHECK sp_status sp_checkpoint_open(sp_checkpoint **out, const char *folder);
+ * Also finds the content where a killed sp_checkpoint_write left it beside `path`.  Or a GGUF file (LLaMA's kind; F32,
+ * F16, BF16, Q8_0, Q4_0) or a model of llama2.c (versions 0, 1, 2), which look like the folder of the same model:
+ * LLaMA's names, rotary pairs in halves, blocks as f32. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_open(sp_checkpoint **out, const char *path);
 SP_API void sp_checkpoint_close(sp_checkpoint *checkpoint);
-SP_API const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint); /* where the files are */
-SP_API const char *sp_checkpoint_config(const sp_checkpoint *checkpoint); /* config.json's text, borrowed */
+SP_API const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint); /* where the files are, or the one file */
+SP_API const char *sp_checkpoint_config(const sp_checkpoint *checkpoint); /* a config.json's text, borrowed */
+SP_API const char *sp_checkpoint_source(const sp_checkpoint *checkpoint); /* file of the config, for messages */
 SP_API int64_t sp_checkpoint_count(const sp_checkpoint *checkpoint);
 /* i-th tensor under LLaMA's name, which files with fla's names (model.embeddings.weight, attn_norm, ...) are given as
  * well; fla's old gate_proj that holds gate and up is seen as two tensors. */

@@ -1,7 +1,9 @@
-/* Reader of a checkpoint folder: config.json and model.safetensors, or the shards that
- * model.safetensors.index.json names.  The tensors answer to LLaMA's names whoever wrote them
- * (tensor_names.c), and fla's old fused gate_proj, gate above up, is seen as the two matrices that it is.
- * Nothing is copied: all tensors are views into the mapped files.
+/* Opening a checkpoint: a folder, read here, or one file of another kind, which is told by its first bytes
+ * (gguf_open.c, llama2c_open.c).
+ *
+ * A folder holds config.json and model.safetensors, or the shards that model.safetensors.index.json names.  The
+ * tensors answer to LLaMA's names whoever wrote them (tensor_names.c), and fla's old fused gate_proj, gate above up,
+ * is seen as the two matrices that it is.  Nothing of a folder is copied: all tensors are views into the mapped files.
  *
  * What the numbers mean is the model's matter; writing is in checkpoint_write.c. */
 #define _POSIX_C_SOURCE 200809L
@@ -11,41 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/file.h"
 #include "base/json.h"
-#include "checkpoint/folder_swap.h"
+#include "checkpoint/checkpoint_private.h"
 #include "checkpoint/tensor_names.h"
-
-typedef struct entry {
-    char *name; /* LLaMA's */
-    sp_tensor tensor;
-} entry;
-
-typedef struct shard {
-    char *name;
-    sp_safetensors *file;
-} shard;
-
-struct sp_checkpoint {
-    char folder[SP_PATH_BYTES];
-    char *config;
-    shard *shards;
-    int64_t n_shards;
-    entry *entries;
-    int64_t count;
-    const entry **by_name; /* the first n_sorted entries */
-    int64_t n_sorted;
-    bool fla; /* some tensor has fla's name */
-};
 
 /* ---- files
  * ------------------------------------------------------------------------------------------------------ */
 
 static sp_status read_config(sp_checkpoint *checkpoint) {
-    char path[SP_PATH_BYTES];
+    const char *path = checkpoint->source;
     int64_t n_bytes;
     json_t *json;
-    SP_TRY(sp_path_join(path, sizeof path, checkpoint->folder, "config.json"));
+    SP_TRY(sp_path_join(checkpoint->source, sizeof checkpoint->source, checkpoint->folder, "config.json"));
     SP_TRY(sp_file_read(path, &checkpoint->config, &n_bytes));
     SP_TRY(sp_json_parse(&json, checkpoint->config, n_bytes, path));
     bool is_object = json_is_object(json);
@@ -67,11 +46,11 @@ static sp_status open_shard(sp_checkpoint *checkpoint, const char *name, sp_safe
     }
     char path[SP_PATH_BYTES];
     SP_TRY(sp_path_join(path, sizeof path, checkpoint->folder, name));
-    shard *grown = realloc(checkpoint->shards, (size_t)(checkpoint->n_shards + 1) * sizeof *grown);
+    sp_checkpoint_shard *grown = realloc(checkpoint->shards, (size_t)(checkpoint->n_shards + 1) * sizeof *grown);
     SP_REQUIRE(grown, SP_OUT_OF_MEMORY, "%s: no memory for its list of files", path);
     checkpoint->shards = grown;
-    shard *added = &grown[checkpoint->n_shards];
-    *added = (shard){.name = strdup(name)};
+    sp_checkpoint_shard *added = &grown[checkpoint->n_shards];
+    *added = (sp_checkpoint_shard){.name = strdup(name)};
     SP_REQUIRE(added->name, SP_OUT_OF_MEMORY, "%s: no memory for its name", path);
     checkpoint->n_shards++;
     SP_TRY(sp_safetensors_open(&added->file, path));
@@ -82,20 +61,25 @@ static sp_status open_shard(sp_checkpoint *checkpoint, const char *name, sp_safe
 /* ---- tensors
  * ---------------------------------------------------------------------------------------------------- */
 
-/* Room for n tensors, and for as many more that splitting adds. */
-static sp_status reserve_entries(sp_checkpoint *checkpoint, int64_t n) {
-    checkpoint->entries = calloc((size_t)(2 * n + 1), sizeof *checkpoint->entries);
-    checkpoint->by_name = calloc((size_t)(2 * n + 1), sizeof *checkpoint->by_name);
+sp_status sp_checkpoint_reserve(sp_checkpoint *checkpoint, int64_t n) {
+    checkpoint->capacity = n;
+    checkpoint->entries = calloc((size_t)n + 1, sizeof *checkpoint->entries);
+    checkpoint->by_name = calloc((size_t)n + 1, sizeof *checkpoint->by_name);
     SP_REQUIRE(checkpoint->entries && checkpoint->by_name, SP_OUT_OF_MEMORY, "%s: no memory for its list of tensors",
                checkpoint->folder);
     return SP_OK;
 }
 
-static sp_status add_entry(sp_checkpoint *checkpoint, const char *name, const sp_tensor *tensor) {
-    entry *added = &checkpoint->entries[checkpoint->count];
-    SP_TRY(sp_tensor_name_to_llama(&added->name, name));
-    added->tensor = *tensor;
-    checkpoint->count++;
+sp_status sp_checkpoint_add(sp_checkpoint *checkpoint, const char *name, const sp_tensor *tensor, void *owned) {
+    char *llama;
+    sp_status status = checkpoint->count < checkpoint->capacity
+                           ? sp_tensor_name_to_llama(&llama, name)
+                           : sp_fail(SP_INTERNAL, "%s: more tensors than were counted", checkpoint->folder);
+    if (status != SP_OK) {
+        free(owned);
+        return status;
+    }
+    checkpoint->entries[checkpoint->count++] = (sp_checkpoint_entry){llama, *tensor, owned};
     checkpoint->fla = checkpoint->fla || sp_tensor_name_is_fla(name);
     return SP_OK;
 }
@@ -103,16 +87,16 @@ static sp_status add_entry(sp_checkpoint *checkpoint, const char *name, const sp
 static sp_status read_single(sp_checkpoint *checkpoint) {
     sp_safetensors *file;
     SP_TRY(open_shard(checkpoint, "model.safetensors", &file));
-    SP_TRY(reserve_entries(checkpoint, sp_safetensors_count(file)));
+    SP_TRY(sp_checkpoint_reserve(checkpoint, 2 * sp_safetensors_count(file)));
     for (int64_t i = 0; i < sp_safetensors_count(file); i++)
-        SP_TRY(add_entry(checkpoint, sp_safetensors_name(file, i), sp_safetensors_tensor(file, i)));
+        SP_TRY(sp_checkpoint_add(checkpoint, sp_safetensors_name(file, i), sp_safetensors_tensor(file, i), NULL));
     return SP_OK;
 }
 
 static sp_status read_mapped(sp_checkpoint *checkpoint, const json_t *index, const char *path) {
     json_t *map = json_object_get(index, "weight_map"), *value;
     SP_REQUIRE(json_is_object(map), SP_BAD_FILE, "%s: has no object weight_map", path);
-    SP_TRY(reserve_entries(checkpoint, (int64_t)json_object_size(map)));
+    SP_TRY(sp_checkpoint_reserve(checkpoint, 2 * (int64_t)json_object_size(map)));
     const char *name;
     int64_t n_stored = 0;
     json_object_foreach(map, name, value) {
@@ -123,7 +107,7 @@ static sp_status read_mapped(sp_checkpoint *checkpoint, const json_t *index, con
         SP_TRY(open_shard(checkpoint, file_name, &file));
         const sp_tensor *tensor = sp_safetensors_find(file, name);
         SP_REQUIRE(tensor, SP_BAD_FILE, "%s: tensor '%.200s' is not in %.200s", path, name, file_name);
-        SP_TRY(add_entry(checkpoint, name, tensor));
+        SP_TRY(sp_checkpoint_add(checkpoint, name, tensor, NULL));
     }
     for (int64_t i = 0; i < checkpoint->n_shards; i++) n_stored += sp_safetensors_count(checkpoint->shards[i].file);
     if (n_stored != checkpoint->count)
@@ -152,7 +136,7 @@ static sp_status read_tensors(sp_checkpoint *checkpoint) {
  * ------------------------------------------------------------------------------------------------------ */
 
 static int compare_names(const void *left, const void *right) {
-    const entry *const *a = left, *const *b = right;
+    const sp_checkpoint_entry *const *a = left, *const *b = right;
     return strcmp((*a)->name, (*b)->name);
 }
 
@@ -180,7 +164,7 @@ static sp_status name_of_up(char **up, const char *gate) {
 }
 
 /* fla's gate_proj (2F,C), gate above up: becomes gate_proj (F,C), and `up` the other half. */
-static sp_status split_gate(const sp_checkpoint *checkpoint, entry *gate, entry *up) {
+static sp_status split_gate(const sp_checkpoint *checkpoint, sp_checkpoint_entry *gate, sp_checkpoint_entry *up) {
     sp_tensor *tensor = &gate->tensor;
     SP_REQUIRE(tensor->n_dims == 2 && tensor->shape[0] % 2 == 0, SP_BAD_FILE,
                "%s: tensor '%.200s': there is no up_proj, and its shape is not that of gate and up in one",
@@ -194,7 +178,7 @@ static sp_status split_gate(const sp_checkpoint *checkpoint, entry *gate, entry 
 static sp_status split_fused_gates(sp_checkpoint *checkpoint) {
     int64_t n = checkpoint->count;
     for (int64_t i = 0; i < n; i++) {
-        entry *gate = &checkpoint->entries[i], *up = &checkpoint->entries[checkpoint->count];
+        sp_checkpoint_entry *gate = &checkpoint->entries[i], *up = &checkpoint->entries[checkpoint->count];
         SP_TRY(name_of_up(&up->name, gate->name));
         bool fused = up->name && !sp_checkpoint_find(checkpoint, up->name);
         if (fused) {
@@ -211,20 +195,54 @@ static sp_status split_fused_gates(sp_checkpoint *checkpoint) {
 /* ---- the calls
  * -------------------------------------------------------------------------------------------------- */
 
-sp_status sp_checkpoint_open(sp_checkpoint **out, const char *folder) {
+static sp_status read_folder(sp_checkpoint *checkpoint) {
+    SP_TRY(read_config(checkpoint));
+    SP_TRY(read_tensors(checkpoint));
+    SP_TRY(sort_by_name(checkpoint));
+    if (!checkpoint->fla) return SP_OK;
+    SP_TRY(split_fused_gates(checkpoint));
+    return sort_by_name(checkpoint);
+}
+
+#define PICKLE                                                                                                         \
+    "a pickle of PyTorch is never read: load it with torch.load(..., weights_only=True) and write it with "            \
+    "safetensors.torch.save_file, or let transformers' save_pretrained do both"
+
+/* Kinds of files by the bytes with which they begin; the last, llama2.c's, may begin with its sizes. */
+static const struct file_kind {
+    const char *bytes;
+    int64_t n_bytes;
+    sp_status (*read)(sp_checkpoint *checkpoint); /* NULL: refused, and why */
+    const char *refusal;
+} file_kinds[] = {
+    {"GGUF", 4, sp_checkpoint_read_gguf, NULL},
+    {"PK\3\4", 4, NULL, PICKLE},
+    {"\x80\x02\x8a\x0a", 4, NULL, PICKLE}, /* before PyTorch 1.6 */
+    {"", 0, sp_checkpoint_read_llama2c, NULL},
+};
+
+static sp_status read_file(sp_checkpoint *checkpoint) {
+    snprintf(checkpoint->source, sizeof checkpoint->source, "%s", checkpoint->folder);
+    sp_file_map map;
+    SP_TRY(sp_file_map_open(&map, checkpoint->folder));
+    const struct file_kind *kind = file_kinds;
+    while (map.n_bytes < kind->n_bytes || (kind->n_bytes && memcmp(map.data, kind->bytes, (size_t)kind->n_bytes) != 0))
+        kind++;
+    sp_file_map_close(&map);
+    SP_REQUIRE(kind->read, SP_UNSUPPORTED, "%s: %s", checkpoint->folder, kind->refusal);
+    SP_TRY(kind->read(checkpoint));
+    return sort_by_name(checkpoint);
+}
+
+sp_status sp_checkpoint_open(sp_checkpoint **out, const char *path) {
     *out = NULL;
     sp_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
-    SP_REQUIRE(checkpoint, SP_OUT_OF_MEMORY, "%s: no memory", folder);
+    SP_REQUIRE(checkpoint, SP_OUT_OF_MEMORY, "%s: no memory", path);
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(sp_swap_resolve(folder, checkpoint->folder));
-    SP_REQUIRE_OR_DONE(sp_folder_exists(checkpoint->folder), SP_IO, "%s: no such folder", folder);
-    SP_TRY_OR_DONE(read_config(checkpoint));
-    SP_TRY_OR_DONE(read_tensors(checkpoint));
-    SP_TRY_OR_DONE(sort_by_name(checkpoint));
-    if (checkpoint->fla) {
-        SP_TRY_OR_DONE(split_fused_gates(checkpoint));
-        SP_TRY_OR_DONE(sort_by_name(checkpoint));
-    }
+    SP_TRY_OR_DONE(sp_swap_resolve(path, checkpoint->folder));
+    bool is_file = sp_file_exists(checkpoint->folder);
+    SP_REQUIRE_OR_DONE(is_file || sp_folder_exists(checkpoint->folder), SP_IO, "%s: no such folder or file", path);
+    SP_TRY_OR_DONE(is_file ? read_file(checkpoint) : read_folder(checkpoint));
 done:
     if (status == SP_OK)
         *out = checkpoint;
@@ -235,11 +253,16 @@ done:
 
 void sp_checkpoint_close(sp_checkpoint *checkpoint) {
     if (!checkpoint) return;
-    for (int64_t i = 0; i < checkpoint->count; i++) free(checkpoint->entries[i].name);
+    for (int64_t i = 0; i < checkpoint->count; i++) {
+        free(checkpoint->entries[i].name);
+        free(checkpoint->entries[i].owned);
+    }
     for (int64_t i = 0; i < checkpoint->n_shards; i++) {
         sp_safetensors_close(checkpoint->shards[i].file);
         free(checkpoint->shards[i].name);
     }
+    sp_gguf_close(checkpoint->gguf);
+    sp_file_map_close(&checkpoint->map);
     free(checkpoint->by_name);
     free(checkpoint->entries);
     free(checkpoint->shards);
@@ -251,6 +274,8 @@ const char *sp_checkpoint_folder(const sp_checkpoint *checkpoint) { return check
 
 const char *sp_checkpoint_config(const sp_checkpoint *checkpoint) { return checkpoint->config; }
 
+const char *sp_checkpoint_source(const sp_checkpoint *checkpoint) { return checkpoint->source; }
+
 int64_t sp_checkpoint_count(const sp_checkpoint *checkpoint) { return checkpoint->count; }
 
 const char *sp_checkpoint_name(const sp_checkpoint *checkpoint, int64_t i) { return checkpoint->entries[i].name; }
@@ -260,8 +285,8 @@ const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, int64_t i
 }
 
 const sp_tensor *sp_checkpoint_find(const sp_checkpoint *checkpoint, const char *name) {
-    const entry key = {.name = (char *)(uintptr_t)name}, *wanted = &key;
-    const entry *const *found =
+    const sp_checkpoint_entry key = {.name = (char *)(uintptr_t)name}, *wanted = &key;
+    const sp_checkpoint_entry *const *found =
         bsearch(&wanted, checkpoint->by_name, (size_t)checkpoint->n_sorted, sizeof *checkpoint->by_name, compare_names);
     return found ? &(*found)->tensor : NULL;
 }

@@ -10,10 +10,10 @@
 
 static sp_status resolve_folder(char **folder, const char *path) {
     *folder = NULL;
-    SP_REQUIRE(sp_folder_exists(path), SP_IO, "%s: no such folder", path);
+    SP_REQUIRE(sp_folder_exists(path) || sp_file_exists(path), SP_IO, "%s: no such folder or file", path);
     char config[4096];
     SP_TRY(sp_path_join(config, sizeof config, path, "config.json"));
-    if (!sp_file_exists(config)) {
+    if (!sp_file_exists(config) && !sp_file_exists(path)) {
         SP_TRY(sp_checkpoint_newest(path, folder));
         SP_REQUIRE(*folder, SP_BAD_FILE, "%s: neither a checkpoint (no config.json) nor a run with checkpoints", path);
         return SP_OK;

@@ -8,8 +8,8 @@
 #include "softpick/model.h"
 #include "softpick/text.h"
 
-/* `path`: a checkpoint folder, or a run folder, of which the newest checkpoint is taken.  *folder (may be NULL): the
- * folder that was opened; caller frees. */
+/* `path`: a checkpoint folder, a model file (GGUF, llama2.c), or a run folder, of which the newest checkpoint is taken.
+ * *folder (may be NULL): the folder, or file, that was opened; caller frees. */
 SP_MUST_CHECK sp_status cli_open_model(sp_model **model, const char *path, int32_t device, sp_dtype dtype,
                                        char **folder);
 

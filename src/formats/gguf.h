@@ -63,7 +63,8 @@ int64_t sp_gguf_n_tensors(const sp_gguf *file);
 const sp_gguf_tensor *sp_gguf_tensor_at(const sp_gguf *file, int64_t i);
 const sp_gguf_tensor *sp_gguf_find_tensor(const sp_gguf *file, const char *name);
 
-/* Single values: *out stays as it is when there is no such key; a value of another kind is SP_BAD_FILE. */
+/* Single values: *out stays as it is when there is no such key; a value of another kind, and a text of more than one
+ * line, is SP_BAD_FILE. */
 SP_MUST_CHECK sp_status sp_gguf_integer(const sp_gguf *file, const char *key, int64_t *out);
 SP_MUST_CHECK sp_status sp_gguf_number(const sp_gguf *file, const char *key, double *out);
 SP_MUST_CHECK sp_status sp_gguf_flag(const sp_gguf *file, const char *key, bool *out);

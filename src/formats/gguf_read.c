@@ -486,6 +486,9 @@ sp_status sp_gguf_text(const sp_gguf *file, const char *key, const char **out) {
     SP_TRY(find_single(&value, file, key, "a string"));
     if (!value) return SP_OK;
     REQUIRE_KIND(value->kind == SP_GGUF_STRING, "a string");
+    for (const char *at = value->text; *at; at++)
+        SP_REQUIRE((unsigned char)*at >= ' ', SP_BAD_FILE, "%s: key %s has a string with control letters", file->source,
+                   key);
     *out = value->text;
     return SP_OK;
 }

@@ -182,10 +182,9 @@ sp_status sp_model_open(sp_model **out, const char *folder, const sp_model_optio
     SP_TRY(sp_checkpoint_open(&checkpoint, folder));
     sp_model *model = NULL;
     sp_model_config config;
-    char source[4200];
-    snprintf(source, sizeof source, "%s/config.json", folder);
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(sp_model_config_parse(&config, sp_checkpoint_config(checkpoint), source));
+    SP_TRY_OR_DONE(
+        sp_model_config_parse(&config, sp_checkpoint_config(checkpoint), sp_checkpoint_source(checkpoint)));
     SP_TRY_OR_DONE(make(&model, &config, options));
     SP_TRY_OR_DONE(check_tied_head(model, checkpoint));
     SP_TRY_OR_DONE(load_tensors(model, checkpoint));
