@@ -15,6 +15,16 @@
 extern "C" {
 #endif
 
+/* How rotary positions reach beyond those of the first training. */
+typedef enum sp_rope_scaling {
+    SP_ROPE_SCALING_NONE = 0,
+    SP_ROPE_SCALING_LINEAR = 1, /* positions are divided by rope_factor */
+    SP_ROPE_SCALING_LLAMA3 = 2, /* slow angles are divided by rope_factor, fast ones kept (rope.c) */
+    SP_ROPE_SCALING_COUNT
+} sp_rope_scaling;
+
+enum { SP_MODEL_MORE_EOS = 15 }; /* most ids that end a text, beside the first */
+
 typedef struct sp_model_config {
     size_t struct_bytes;
     int64_t vocabulary; /* V */
@@ -29,7 +39,18 @@ typedef struct sp_model_config {
     double rope_theta;
     double initializer_range; /* standard deviation of initial weights */
     bool tie_embeddings;
-    int32_t bos, eos, pad; /* -1: none */
+    int32_t bos, eos, pad;               /* -1: none */
+    int64_t n_more_eos;                  /* other tokens that end a text as eos does */
+    int32_t more_eos[SP_MODEL_MORE_EOS]; /* (n_more_eos) */
+
+    bool qkv_bias, out_bias, ffn_bias; /* out_bias with qkv_bias alone; ffn: gate, up and down */
+    bool qk_norm;                      /* RMSNorm over each head's query and key, before the rotation */
+    double qk_norm_eps;
+
+    sp_rope_scaling rope_scaling;
+    double rope_factor;                       /* >= 1; linear and llama3 */
+    double rope_low_factor, rope_high_factor; /* llama3: between these numbers of turns it blends */
+    int64_t rope_original_positions;          /* llama3: length of the first training */
 
     sp_normalizer attention_function;
     double softpick_eps, softpick_lambda; /* used by softpick alone */
@@ -42,12 +63,19 @@ SP_API sp_model_config sp_model_config_default(void);
 /* Reads the text of a config.json (docs/config.md); `source` stands in messages.  Unknown keys of
  * ours, contradictions (attn_impl against attention_function, ...) and unsupported features are errors. */
 SP_API SP_MUST_CHECK sp_status sp_model_config_parse(sp_model_config *out, const char *json, const char *source);
-/* The text of a config.json.  softmax: a plain LLaMA config with our key; otherwise model_type "softpick_llama", so
- * that other loaders refuse.  Caller frees. */
+/* The same; `attention` names the normalizer of a config that names none.  One that names another is an error.  NULL:
+ * as sp_model_config_parse. */
+SP_API SP_MUST_CHECK sp_status sp_model_config_parse_as(sp_model_config *out, const char *json, const char *source,
+                                                        const char *attention);
+/* The text of a config.json with our key: LLaMA's where that says it all, else Mistral's, Qwen2's or Qwen3's; for
+ * what is none of these, as all attention but plain softmax, model_type "softpick_llama", which other loaders refuse.
+ * Caller frees. */
 SP_API SP_MUST_CHECK sp_status sp_model_config_format(const sp_model_config *config, char **json);
 /* Names the first thing wrong with the values. */
 SP_API SP_MUST_CHECK sp_status sp_model_config_check(const sp_model_config *config);
 SP_API int64_t sp_model_config_n_parameters(const sp_model_config *config);
+/* Does this token end a text? */
+SP_API bool sp_model_config_is_eos(const sp_model_config *config, int32_t token);
 
 typedef struct sp_model_options {
     size_t struct_bytes;
@@ -56,6 +84,7 @@ typedef struct sp_model_options {
     uint64_t seed;  /* initial weights (sp_model_new alone) */
     int32_t device; /* as in sp_tensor: 0 the host, 1 + i CUDA device i (bf16 alone) */
     bool recompute; /* training: keep one residual stream per layer and compute the rest again in the backward pass */
+    const char *attention; /* sp_model_open: name of the normalizer where the config names none; NULL: softmax */
 } sp_model_options;
 
 SP_API sp_model_options sp_model_options_default(void); /* f32, not training */
