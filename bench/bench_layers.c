@@ -375,7 +375,7 @@ static void setup(bench *b) {
         b->tokens[n] = (int32_t)sp_random_below(1, 0, (uint64_t)n, V);
         b->positions[n] = (int32_t)n;
     }
-    sp_rope_table(b->table, b->N, D, 10000.0);
+    sp_rope_table(b->table, b->N, D, &(sp_rope){.theta = 10000.0});
 }
 
 static void fill_all(bench *b) {

@@ -293,7 +293,7 @@ static void make_inputs(void) {
     values = random_memory(F32, N_PARAMETERS, 1.0), gradient = random_memory(F32, N_PARAMETERS, 1.0);
     m = memory(N_PARAMETERS * 4), v = memory(N_PARAMETERS * 4), halves = memory(N_PARAMETERS * 2);
     float *host_angles = host_memory(4096 * D * (int64_t)sizeof *host_angles);
-    sp_rope_table(host_angles, 4096, D, 10000.0);
+    sp_rope_table(host_angles, 4096, D, &(sp_rope){.theta = 10000.0});
     angles = memory(4096 * D * 4);
     must(sp_device_upload(gpu, angles, host_angles, 4096 * D * 4));
     free(host_angles);

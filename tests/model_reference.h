@@ -43,14 +43,31 @@ static void reference_linear(double *y, const double *x, const double *w, int64_
         }
 }
 
-static void reference_rope(double *x, const sp_batch *batch, int64_t H, int64_t D, double theta) {
-    int64_t N = batch->B * batch->T, sequence = 0;
+/* y += bias, where the model has it. */
+static void reference_bias(double *y, const double *bias, int64_t N, int64_t M) {
+    for (int64_t i = 0; bias && i < N * M; i++) y[i] += bias[i % M];
+}
+
+/* theta^(-2i/D), scaled as transformers' modeling_rope_utils says, there in terms of wave lengths. */
+static double reference_angle(const sp_model_config *c, int64_t i) {
+    double angle = pow(c->rope_theta, -2.0 * (double)i / (double)c->head_width);
+    if (c->rope_scaling == SP_ROPE_SCALING_LINEAR) return angle / c->rope_factor;
+    if (c->rope_scaling == SP_ROPE_SCALING_NONE) return angle;
+    double wave = 2 * acos(-1) / angle, length = (double)c->rope_original_positions;
+    if (wave < length / c->rope_high_factor) return angle;
+    if (wave > length / c->rope_low_factor) return angle / c->rope_factor;
+    double smooth = (length / wave - c->rope_low_factor) / (c->rope_high_factor - c->rope_low_factor);
+    return (1 - smooth) * angle / c->rope_factor + smooth * angle;
+}
+
+static void reference_rope(double *x, const sp_batch *batch, int64_t H, const sp_model_config *c) {
+    int64_t N = batch->B * batch->T, D = c->head_width, sequence = 0;
     for (int64_t n = 0; n < N; n++) {
         while (batch->cu && n >= batch->cu[sequence + 1]) sequence++;
         int64_t position = batch->cu ? n - batch->cu[sequence] : n % batch->T;
         for (int64_t h = 0; h < H; h++)
             for (int64_t i = 0; i < D / 2; i++) {
-                double angle = (double)position * pow(theta, -2.0 * (double)i / (double)D);
+                double angle = (double)position * reference_angle(c, i);
                 double *a = x + (n * H + h) * D + i, *b = a + D / 2, first = *a, second = *b;
                 *a = first * cos(angle) - second * sin(angle);
                 *b = second * cos(angle) + first * sin(angle);
@@ -73,10 +90,17 @@ static double reference_loss(const sp_model *model, const double *values, const 
     for (int64_t l = 0; l < c->n_layers; l++) {
         reference_norm(h, x, reference_layer(values, model, l, "input_layernorm.weight"), N, C, c->norm_eps);
         reference_linear(q, h, reference_layer(values, model, l, "self_attn.q_proj.weight"), N, C, HD);
+        reference_bias(q, reference_layer(values, model, l, "self_attn.q_proj.bias"), N, HD);
         reference_linear(k, h, reference_layer(values, model, l, "self_attn.k_proj.weight"), N, C, KD);
+        reference_bias(k, reference_layer(values, model, l, "self_attn.k_proj.bias"), N, KD);
         reference_linear(v, h, reference_layer(values, model, l, "self_attn.v_proj.weight"), N, C, KD);
-        reference_rope(q, batch, c->n_heads, D, c->rope_theta);
-        reference_rope(k, batch, c->n_kv_heads, D, c->rope_theta);
+        reference_bias(v, reference_layer(values, model, l, "self_attn.v_proj.bias"), N, KD);
+        const double *q_norm = reference_layer(values, model, l, "self_attn.q_norm.weight");
+        const double *k_norm = reference_layer(values, model, l, "self_attn.k_norm.weight");
+        if (q_norm) reference_norm(q, q, q_norm, N * c->n_heads, D, c->qk_norm_eps);
+        if (k_norm) reference_norm(k, k, k_norm, N * c->n_kv_heads, D, c->qk_norm_eps);
+        reference_rope(q, batch, c->n_heads, c);
+        reference_rope(k, batch, c->n_kv_heads, c);
         sp_attention a;
         sp_attention_init(&a);
         a.normalizer = c->attention_function;
@@ -98,12 +122,16 @@ static double reference_loss(const sp_model *model, const double *values, const 
         a.out = sp_tensor_view(o, SP_DTYPE_F64, 4, (int64_t[]){B, T, c->n_heads, D});
         if (sp_attention_define_forward(&a) != SP_OK) abort();
         reference_linear(y, o, reference_layer(values, model, l, "self_attn.o_proj.weight"), N, HD, C);
+        reference_bias(y, reference_layer(values, model, l, "self_attn.o_proj.bias"), N, C);
         for (int64_t i = 0; i < N * C; i++) x[i] += y[i];
         reference_norm(h, x, reference_layer(values, model, l, "post_attention_layernorm.weight"), N, C, c->norm_eps);
         reference_linear(g, h, reference_layer(values, model, l, "mlp.gate_proj.weight"), N, C, F);
+        reference_bias(g, reference_layer(values, model, l, "mlp.gate_proj.bias"), N, F);
         reference_linear(u, h, reference_layer(values, model, l, "mlp.up_proj.weight"), N, C, F);
+        reference_bias(u, reference_layer(values, model, l, "mlp.up_proj.bias"), N, F);
         for (int64_t i = 0; i < N * F; i++) g[i] = g[i] / (1 + exp(-g[i])) * u[i];
         reference_linear(y, g, reference_layer(values, model, l, "mlp.down_proj.weight"), N, F, C);
+        reference_bias(y, reference_layer(values, model, l, "mlp.down_proj.bias"), N, C);
         for (int64_t i = 0; i < N * C; i++) x[i] += y[i];
     }
     reference_norm(h, x, reference_tensor(values, model, "model.norm.weight"), N, C, c->norm_eps);

@@ -332,7 +332,7 @@ static void check_rope(int64_t N, int64_t n_heads, int64_t D, int64_t gap, bool 
     p.x = random_array(BF16, N * p.stride, 1.0);
     p.positions = random_indices(N, N_POSITIONS);
     p.table = blank(F32, N_POSITIONS * D);
-    sp_rope_table(p.table->before, N_POSITIONS, D, 10000.0);
+    sp_rope_table(p.table->before, N_POSITIONS, D, &(sp_rope){.theta = 10000.0});
     run_twice(run_rope, &p);
     for (int64_t n = 0; n < N; n++) check_rope_token(&p, n, 10000.0);
     free_arrays();

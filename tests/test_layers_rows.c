@@ -128,7 +128,7 @@ static void check_rope(sp_dtype act, int64_t D, int64_t n_heads) {
     int32_t positions[N] = {0, 1, 9, 2, 499, 3};
     int64_t stride = n_heads * D + GAP;
     float *table = numbers(SP_DTYPE_F32, 500 * D);
-    sp_rope_table(table, 500, D, theta);
+    sp_rope_table(table, 500, D, &(sp_rope){.theta = theta});
     void *x = random_numbers(act, N * stride, 8, 1.0), *before = random_numbers(act, N * stride, 8, 1.0);
     CPU(rope_apply, x, act, stride, positions, table, N, n_heads, D, false);
     for (int64_t n = 0; n < N; n++)

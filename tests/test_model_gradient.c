@@ -1,5 +1,6 @@
 /* The whole model against plain loops in double: loss, and gradients by central differences, for every normalizer,
- * tied and untied, grouped heads, packed documents, window, row factor; bf16 within its rounding. */
+ * tied and untied, grouped heads, packed documents, window, row factor, biases, norms of heads, scaled positions; bf16
+ * within its rounding. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -8,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "base/random.h"
 #include "layers/layers.h"
 #include "model_reference.h"
 #include "random_batch.h"
@@ -46,6 +48,18 @@ static sp_model *make(const sp_model_config *config, sp_dtype dtype) {
     return model;
 }
 
+/* Biases that begin at 0 and norms that begin at 1 would hide where they are used. */
+static void move_off_their_first_values(sp_model *model) {
+    for (int64_t i = 0; i < sp_model_n_tensors(model); i++) {
+        sp_tensor tensor = sp_model_tensor(model, i);
+        const char *name = sp_model_tensor_name(model, i);
+        if (!strstr(name, ".bias") && !strstr(name, "_norm.")) continue;
+        for (int64_t j = 0; j < tensor.shape[0]; j++)
+            ((float *)tensor.data)[j] += (float)(0.3 * sp_random_normal(9, (uint64_t)i, (uint64_t)j));
+    }
+    assert_int_equal(sp_model_refresh(model), SP_OK);
+}
+
 static double *doubled(sp_model *model) {
     int64_t n = sp_model_n_parameters(model);
     double *values = malloc((size_t)n * sizeof *values);
@@ -59,6 +73,7 @@ static void check_gradient(const sp_model_config *config, bool packed, sp_dtype 
                            double gradient_bound) {
     sp_model *model = make(config, dtype);
     sp_batch batch = some_batch(packed);
+    move_off_their_first_values(model);
     double *values = doubled(model), loss_sum;
     int64_t n_targets;
     if (sp_model_loss(model, &batch, &loss_sum, &n_targets) != SP_OK) fail_msg("%s", sp_last_message());
@@ -122,9 +137,42 @@ static void gradient_matches_with_window_and_relu_softmax(void **state) {
     check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
 }
 
-static void recomputing_gives_the_same_bits(void **state) {
+/* What other makers' models have. */
+static sp_model_config foreign_config(void) {
+    sp_model_config config = tiny_config();
+    config.qkv_bias = config.out_bias = config.ffn_bias = true;
+    config.qk_norm = true;
+    config.qk_norm_eps = 1e-3;
+    return config;
+}
+
+static void gradient_matches_with_biases_and_norms_of_heads(void **state) {
+    (void)state;
+    sp_model_config config = foreign_config();
+    check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
+    config.attention_function = SP_NORMALIZER_SOFTMAX;
+    config.out_bias = config.ffn_bias = false;
+    check_gradient(&config, true, SP_DTYPE_F32, 2e-6, 2e-3);
+}
+
+static void gradient_matches_with_scaled_positions(void **state) {
     (void)state;
     sp_model_config config = tiny_config();
+    config.attention_function = SP_NORMALIZER_SOFTMAX;
+    config.rope_theta = 50;
+    config.rope_scaling = SP_ROPE_SCALING_LINEAR;
+    config.rope_factor = 3;
+    check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
+    config.rope_scaling = SP_ROPE_SCALING_LLAMA3; /* turns of the four pairs: 3.2, 1.2, 0.45, 0.17 */
+    config.rope_low_factor = 0.4;
+    config.rope_high_factor = 2;
+    config.rope_original_positions = 20;
+    check_gradient(&config, false, SP_DTYPE_F32, 2e-6, 2e-3);
+}
+
+static void recomputing_gives_the_same_bits(void **state) {
+    (void)state;
+    sp_model_config config = foreign_config();
     sp_batch batch = some_batch(false);
     sp_model *models[2];
     double losses[2];
@@ -150,6 +198,9 @@ static void bf16_is_within_its_rounding(void **state) {
     sp_model_config config = tiny_config();
     config.attention_function = SP_NORMALIZER_SOFTMAX;
     check_gradient(&config, false, SP_DTYPE_BF16, 2e-2, 5e-2);
+    config = foreign_config();
+    config.attention_function = SP_NORMALIZER_SOFTMAX;
+    check_gradient(&config, false, SP_DTYPE_BF16, 2e-2, 5e-2);
 }
 
 int main(void) {
@@ -158,6 +209,8 @@ int main(void) {
         cmocka_unit_test(gradient_matches_with_tied_embeddings),
         cmocka_unit_test(gradient_matches_with_packed_documents),
         cmocka_unit_test(gradient_matches_with_window_and_relu_softmax),
+        cmocka_unit_test(gradient_matches_with_biases_and_norms_of_heads),
+        cmocka_unit_test(gradient_matches_with_scaled_positions),
         cmocka_unit_test(recomputing_gives_the_same_bits),
         cmocka_unit_test(bf16_is_within_its_rounding),
     };

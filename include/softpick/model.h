@@ -183,7 +183,7 @@ SP_API SP_MUST_CHECK sp_status sp_sample(const float *logits, int64_t V, const s
 
 /* Called with each new token; non-zero stops. */
 typedef int (*sp_token_function)(void *user, int32_t token);
-/* Continues `prompt` by up to n_max tokens, or until EOS. */
+/* Continues `prompt` by up to n_max tokens, or until one that ends a text. */
 SP_API SP_MUST_CHECK sp_status sp_generate(sp_model *model, const int32_t *prompt, int64_t n_prompt, int64_t n_max,
                                            const sp_sampling *sampling, sp_token_function function, void *user);
 

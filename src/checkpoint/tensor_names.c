@@ -5,6 +5,7 @@
  *   model.layers.N.attn_norm.*   model.layers.N.input_layernorm.*
  *   model.layers.N.attn.*        model.layers.N.self_attn.*
  *   model.layers.N.mlp_norm.*    model.layers.N.post_attention_layernorm.*
+ *   model.layers.N.attn.s        model.layers.N.self_attn.row_factor (ours: LLaMA has none)
  *
  * All other names agree. */
 #include "checkpoint/tensor_names.h"
@@ -17,12 +18,14 @@ static const char layers[] = "model.layers.";
 
 static const struct {
     bool in_layer; /* follows "model.layers.N." */
+    bool whole;    /* nothing follows */
     const char *fla, *llama;
 } renamings[] = {
-    {false, "model.embeddings.", "model.embed_tokens."},
-    {true, "attn_norm.", "input_layernorm."},
-    {true, "attn.", "self_attn."},
-    {true, "mlp_norm.", "post_attention_layernorm."},
+    {false, false, "model.embeddings.", "model.embed_tokens."},
+    {true, false, "attn_norm.", "input_layernorm."},
+    {true, true, "attn.s", "self_attn.row_factor"},
+    {true, false, "attn.", "self_attn."},
+    {true, false, "mlp_norm.", "post_attention_layernorm."},
 };
 enum { N_RENAMINGS = sizeof renamings / sizeof *renamings };
 
@@ -39,7 +42,8 @@ static int find_renaming(const char *name, const char **at) {
     const char *tail = tail_in_layer(name);
     for (int i = 0; i < N_RENAMINGS; i++) {
         *at = renamings[i].in_layer ? tail : name;
-        if (*at && strncmp(*at, renamings[i].fla, strlen(renamings[i].fla)) == 0) return i;
+        size_t length = strlen(renamings[i].fla);
+        if (*at && strncmp(*at, renamings[i].fla, length) == 0 && (!renamings[i].whole || !(*at)[length])) return i;
     }
     return -1;
 }

@@ -34,6 +34,16 @@ typedef struct sp_layers {
     sp_status (*linear_backward_weight)(sp_device *device, float *dw, const void *dy, int64_t dy_stride, const void *x,
                                         int64_t x_stride, sp_dtype act, int64_t N, int64_t K, int64_t M);
 
+    /* ---- biases ---- */
+
+    /* y (N,M) of y_dtype, f32 or bf16, += bias (M) in every row. */
+    sp_status (*bias_add)(sp_device *device, void *y, sp_dtype y_dtype, int64_t y_stride, const float *bias, int64_t N,
+                          int64_t M);
+    /* dbias (M) f32 += the sum of the rows of dy (N,M) of dtype `act`.  workspace: bias_workspace bytes. */
+    sp_status (*bias_backward)(sp_device *device, float *dbias, const void *dy, int64_t dy_stride, sp_dtype act,
+                               int64_t N, int64_t M, void *workspace);
+    int64_t (*bias_workspace)(int64_t M);
+
     /* ---- RMSNorm (arXiv 1910.07467): y = x / sqrt(mean(x^2) + eps) * weight ---- */
 
     /* y (N,C) of dtype act, overwritten; rstd (N), overwritten: 1/sqrt(mean(x^2) + eps), NULL when not wanted. */
@@ -45,6 +55,19 @@ typedef struct sp_layers {
                                   sp_dtype act, const float *x, const float *weight, const float *rstd, int64_t N,
                                   int64_t C, void *workspace);
     int64_t (*rmsnorm_workspace)(int64_t C);
+
+    /* ---- RMSNorm of each head by itself, before the rotation; weight (D), the same for all heads ---- */
+
+    /* n_heads heads of each token in place: x (N, n_heads, D)@row_stride.  kept (N, n_heads, D)@kept_stride overwritten
+     * with what x was, which the backward pass needs; NULL when not wanted. */
+    sp_status (*head_norm_forward)(sp_device *device, void *x, sp_dtype act, int64_t row_stride, void *kept,
+                                   int64_t kept_stride, const float *weight, int64_t N, int64_t n_heads, int64_t D,
+                                   float eps);
+    /* dx (N, n_heads, D)@row_stride holds the gradient of the normed heads and is overwritten with that of `kept`;
+     * dweight (D) accumulated into.  workspace: rmsnorm_workspace(D) bytes. */
+    sp_status (*head_norm_backward)(sp_device *device, void *dx, sp_dtype act, int64_t row_stride, float *dweight,
+                                    const void *kept, int64_t kept_stride, const float *weight, int64_t N,
+                                    int64_t n_heads, int64_t D, float eps, void *workspace);
 
     /* ---- RoPE, half-split: the pair is (i, i + D/2) ---- */
 
@@ -116,8 +139,16 @@ typedef struct sp_layers {
 const sp_layers *sp_layers_on_id(int32_t device_id);
 extern const sp_layers sp_layers_cpu;
 
+/* The angles of rotary positions: pair i of a head turns by theta^(-2i/D) from one position to the next. */
+typedef struct sp_rope {
+    double theta;
+    double factor; /* angles are divided by it; 0: by nothing */
+    /* Where not 0, llama3's rule: an angle that makes more than high_turns turns within so many positions stays, one that
+     * makes less than low_turns is divided, and between them it is blended. */
+    double original_positions, low_turns, high_turns;
+} sp_rope;
 /* Table (n_positions, D): cos in [0,D/2), sin in [D/2,D); host memory. */
-void sp_rope_table(float *table, int64_t n_positions, int64_t D, double theta);
+void sp_rope_table(float *table, int64_t n_positions, int64_t D, const sp_rope *rope);
 /* sp_layers_cpu.convert: in parallel when n is large.  CPUs with AVX512-BF16 round numbers below 2^-126 to 0 in bf16. */
 void sp_convert(void *out, sp_dtype out_dtype, const void *in, sp_dtype in_dtype, int64_t n);
 /* Name of what runs products of this dtype on the CPU ("onednn", "plain"); NULL if nothing can. */

@@ -32,6 +32,11 @@ typedef struct sp_row_kernels {
     /* dx (C) += ..., dweight (C) += ... */
     void (*rmsnorm_gradient)(float *dx, float *dweight, const void *dy, sp_dtype act, const float *x,
                              const float *weight, float rstd, int64_t C);
+    /* n_heads heads of D numbers, one after the other, each divided by its own root mean square, times weight (D) */
+    void (*head_norm)(void *x, sp_dtype act, const float *weight, int64_t n_heads, int64_t D, float eps);
+    /* dx: of the normed heads, then of x; dweight (D) += ... */
+    void (*head_norm_gradient)(void *dx, float *dweight, sp_dtype act, const void *x, const float *weight,
+                               int64_t n_heads, int64_t D, float eps);
     /* n_heads heads of D numbers, one after the other; angles: cos (D/2), sin (D/2) */
     void (*rope)(void *x, sp_dtype act, const float *angles, int64_t n_heads, int64_t D, bool inverse);
     /* s (F), g (F), u (F) */
@@ -46,6 +51,9 @@ typedef struct sp_row_kernels {
     float (*prediction)(const float *logits, int64_t target, int64_t V, bool *greedy);
     /* out (n) += in (n) */
     void (*add)(float *out, const float *in, int64_t n);
+    /* the same with `in` of dtype act, or with `out` of it */
+    void (*add_from)(float *out, const void *in, sp_dtype act, int64_t n);
+    void (*add_to)(void *out, sp_dtype act, const float *in, int64_t n);
     void (*adamw)(float *values, const float *gradient, float *m, float *v, int64_t n, const sp_adamw_factors *factors);
     double (*sum_of_squares)(const float *values, int64_t n);
     void (*convert)(void *out, sp_dtype out_dtype, const void *in, sp_dtype in_dtype, int64_t n);

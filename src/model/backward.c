@@ -46,6 +46,31 @@ static sp_status attention_backward(sp_model *model, int64_t l, const sp_batch *
     return sp_attention_backward(&problem, p->attention_workspace, p->attention_bytes, 0);
 }
 
+/* Adds to the gradient of the bias that begins at `offset`, if the model has one: dy (N,M)@M is that of its product. */
+static sp_status bias_gradient(sp_model *model, const void *dy, int64_t offset, int64_t N, int64_t M) {
+    if (offset < 0) return SP_OK;
+    return SP_LAYER(model, bias_backward, model->gradients + offset, dy, M, model->options.dtype, N, M,
+                    model->buffers.bias_workspace);
+}
+
+/* Through the norms of queries and keys, in models that have them. */
+static sp_status head_norms_backward(sp_model *model, int64_t l, int64_t N) {
+    const sp_model_config *c = &model->config;
+    const layer_offsets *at = &model->table.layers[l];
+    const pass_buffers *p = &model->buffers;
+    const sp_dtype act = model->options.dtype;
+    const int64_t D = c->head_width, H = c->n_heads, Hkv = c->n_kv_heads, row = (H + 2 * Hkv) * D;
+    const int64_t to_keys = H * D * sp_dtype_bytes(act), kept_row = (H + Hkv) * D;
+    const float eps = (float)c->qk_norm_eps;
+    char *dq = p->dqkv;
+    const char *q = p->layers[l].qk;
+    if (!c->qk_norm) return SP_OK;
+    SP_TRY(SP_LAYER(model, head_norm_backward, dq, act, row, model->gradients + at->q_norm, q, kept_row,
+                    model->values + at->q_norm, N, H, D, eps, p->norm_workspace));
+    return SP_LAYER(model, head_norm_backward, dq + to_keys, act, row, model->gradients + at->k_norm, q + to_keys,
+                    kept_row, model->values + at->k_norm, N, Hkv, D, eps, p->norm_workspace);
+}
+
 static sp_status layer_backward(sp_model *model, int64_t l, const sp_batch *batch) {
     const sp_model_config *c = &model->config;
     const layer_offsets *at = &model->table.layers[l];
@@ -65,6 +90,8 @@ static sp_status layer_backward(sp_model *model, int64_t l, const sp_batch *batc
     SP_TRY(SP_LAYER(model, swiglu_backward, b->gu, p->s, p->s, b->gu, act, N, F));
     sp_lap(model, &time->swiglu);
     SP_TRY(SP_LAYER(model, linear_backward_weight, gradients + at->down, p->dy, C, p->s, F, act, N, F, C));
+    SP_TRY(bias_gradient(model, p->dy, at->down_bias, N, C));
+    SP_TRY(bias_gradient(model, b->gu, at->gate_up_bias, N, 2 * F));
     SP_TRY(SP_LAYER(model, linear_backward_input, p->h, act, C, b->gu, 2 * F, w_gate_up, act, N, C, 2 * F));
     sp_lap(model, &time->matmul);
     SP_TRY(SP_LAYER(model, rmsnorm_backward, p->dx, p->dy, p->h, gradients + at->norm_mid, p->h, act, b->x_mid,
@@ -74,12 +101,16 @@ static sp_status layer_backward(sp_model *model, int64_t l, const sp_batch *batc
 
     SP_TRY(SP_LAYER(model, linear_backward_input, p->d_o, act, HD, p->dy, C, w_out, act, N, HD, C));
     SP_TRY(SP_LAYER(model, linear_backward_weight, gradients + at->out, p->dy, C, b->o, HD, act, N, HD, C));
+    SP_TRY(bias_gradient(model, p->dy, at->out_bias, N, C));
     sp_lap(model, &time->matmul);
     SP_TRY(attention_backward(model, l, batch));
     sp_lap(model, &time->attention);
     SP_TRY(SP_LAYER(model, rope_apply, p->dqkv, act, Q, p->positions, model->rope, N, c->n_heads + c->n_kv_heads,
                     c->head_width, true));
     sp_lap(model, &time->rope);
+    SP_TRY(head_norms_backward(model, l, N));
+    sp_lap(model, &time->norm);
+    SP_TRY(bias_gradient(model, p->dqkv, at->qkv_bias, N, Q));
     SP_TRY(SP_LAYER(model, linear_backward_input, p->h, act, C, p->dqkv, Q, w_qkv, act, N, C, Q));
     sp_lap(model, &time->matmul);
     SP_TRY(SP_LAYER(model, rmsnorm_backward, p->dx, l > 0 ? p->dy : NULL, p->h, gradients + at->norm_in, p->h, act,

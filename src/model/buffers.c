@@ -36,6 +36,7 @@ static layer_buffers carve_layer(carver *c, const pass_plan *plan, float *x_in) 
     b.rstd_in = carve(c, N, 4);
     b.rstd_mid = carve(c, N, 4);
     b.qkv = carve(c, N * (m->n_heads + 2 * m->n_kv_heads) * m->head_width, act);
+    if (plan->gradient && m->qk_norm) b.qk = carve(c, N * (m->n_heads + m->n_kv_heads) * m->head_width, act);
     b.o = carve(c, N * m->n_heads * m->head_width, act);
     b.lse = carve(c, N * m->n_heads, 4);
     b.gu = carve(c, N * 2 * m->ffn_width, act);
@@ -55,6 +56,15 @@ static void carve_layers(pass_buffers *p, carver *c, const pass_plan *plan) {
     p->x_out = plan->gradient ? carve(c, N * C, 4) : x_in;
 }
 
+static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* Numbers of the longest bias of a product; 0: there is none. */
+static int64_t widest_bias(const sp_model_config *m) {
+    int64_t qkv = m->qkv_bias ? (m->n_heads + 2 * m->n_kv_heads) * m->head_width : 0;
+    int64_t out = m->out_bias ? m->width : 0;
+    return larger(larger(qkv, out), m->ffn_bias ? larger(2 * m->ffn_width, m->width) : 0);
+}
+
 static void carve_all(pass_buffers *p, carver *c, const pass_plan *plan) {
     const sp_model_config *m = plan->config;
     int64_t act = sp_dtype_bytes(plan->options->dtype), N = plan->N, rows = sp_model_head_rows(plan->options);
@@ -72,7 +82,8 @@ static void carve_all(pass_buffers *p, carver *c, const pass_plan *plan) {
     p->dy = carve(c, N * m->width, act);
     p->dqkv = carve(c, N * (m->n_heads + 2 * m->n_kv_heads) * m->head_width, act);
     p->d_o = carve(c, N * m->n_heads * m->head_width, act);
-    p->norm_workspace = carve(c, layers->rmsnorm_workspace(m->width), 1);
+    p->norm_workspace = carve(c, layers->rmsnorm_workspace(larger(m->width, m->head_width)), 1);
+    p->bias_workspace = carve(c, layers->bias_workspace(widest_bias(m)), 1);
     p->embedding_workspace = carve(c, layers->embedding_workspace(N), 1);
 }
 
@@ -105,13 +116,24 @@ static sp_status grow(sp_model *model, int64_t N, bool gradient) {
     return SP_OK;
 }
 
+static sp_rope rope_of(const sp_model_config *c) {
+    sp_rope rope = {.theta = c->rope_theta};
+    if (c->rope_scaling != SP_ROPE_SCALING_NONE) rope.factor = c->rope_factor;
+    if (c->rope_scaling != SP_ROPE_SCALING_LLAMA3) return rope;
+    rope.original_positions = (double)c->rope_original_positions;
+    rope.low_turns = c->rope_low_factor;
+    rope.high_turns = c->rope_high_factor;
+    return rope;
+}
+
 sp_status sp_model_fit_rope(sp_model *model, int64_t n_positions) {
     if (n_positions <= model->rope_positions) return SP_OK;
     int64_t rounded = sp_round_up(n_positions, 256), D = model->config.head_width, bytes = rounded * D * 4;
     void *host = NULL, *table = NULL;
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_allocate(&host, bytes, "rotation table"));
-    sp_rope_table(host, rounded, D, model->config.rope_theta);
+    sp_rope rope = rope_of(&model->config);
+    sp_rope_table(host, rounded, D, &rope);
     SP_TRY_OR_DONE(sp_device_allocate(model->device, &table, bytes, "rotation table"));
     SP_TRY_OR_DONE(sp_device_upload(model->device, table, host, bytes));
     sp_device_release(model->device, model->rope);

@@ -94,6 +94,29 @@ static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, s
     return observer && observer->attention ? observer->attention(observer->user, layer, &problem) : SP_OK;
 }
 
+/* y (N,M)@M += the bias that begins at `offset`, if the model has one. */
+static sp_status add_bias(sp_model *model, void *y, sp_dtype dtype, int64_t offset, int64_t N, int64_t M) {
+    if (offset < 0) return SP_OK;
+    return SP_LAYER(model, bias_add, y, dtype, M, model->values + offset, N, M);
+}
+
+/* Norms of queries and keys, in models that have them. */
+static sp_status norm_heads(sp_model *model, int64_t l, int64_t N) {
+    const sp_model_config *c = &model->config;
+    const layer_offsets *at = &model->table.layers[l];
+    const layer_buffers *b = &model->buffers.layers[l];
+    const sp_dtype act = model->options.dtype;
+    const int64_t D = c->head_width, H = c->n_heads, Hkv = c->n_kv_heads, row = (H + 2 * Hkv) * D;
+    const int64_t to_keys = H * D * sp_dtype_bytes(act);
+    const float eps = (float)c->qk_norm_eps;
+    char *q = b->qkv, *kept = b->qk;
+    if (!c->qk_norm) return SP_OK;
+    SP_TRY(
+        SP_LAYER(model, head_norm_forward, q, act, row, kept, (H + Hkv) * D, model->values + at->q_norm, N, H, D, eps));
+    return SP_LAYER(model, head_norm_forward, q + to_keys, act, row, kept ? kept + to_keys : NULL, (H + Hkv) * D,
+                    model->values + at->k_norm, N, Hkv, D, eps);
+}
+
 sp_status sp_layer_forward(sp_model *model, int64_t l, float *x_out, const sp_batch *batch, sp_cache *cache,
                            const sp_observer *observer) {
     const sp_model_config *c = &model->config;
@@ -111,23 +134,29 @@ sp_status sp_layer_forward(sp_model *model, int64_t l, float *x_out, const sp_ba
     SP_TRY(SP_LAYER(model, rmsnorm_forward, p->h, act, b->rstd_in, b->x_in, model->values + at->norm_in, N, C, eps));
     sp_lap(model, &time->norm);
     SP_TRY(SP_LAYER(model, linear_forward, b->qkv, act, Q, p->h, C, w_qkv, act, NULL, N, C, Q));
+    SP_TRY(add_bias(model, b->qkv, act, at->qkv_bias, N, Q));
     sp_lap(model, &time->matmul);
+    SP_TRY(norm_heads(model, l, N));
+    sp_lap(model, &time->norm);
     SP_TRY(SP_LAYER(model, rope_apply, b->qkv, act, Q, p->positions, model->rope, N, c->n_heads + c->n_kv_heads,
                     c->head_width, false));
     sp_lap(model, &time->rope);
     SP_TRY(attend(model, l, batch, cache, observer));
     sp_lap(model, &time->attention);
     SP_TRY(SP_LAYER(model, linear_forward, b->x_mid, SP_DTYPE_F32, C, b->o, HD, w_out, act, b->x_in, N, HD, C));
+    SP_TRY(add_bias(model, b->x_mid, SP_DTYPE_F32, at->out_bias, N, C));
     sp_lap(model, &time->matmul);
 
     SP_TRY(SP_LAYER(model, rmsnorm_forward, p->h, act, b->rstd_mid, b->x_mid, model->values + at->norm_mid, N, C, eps));
     sp_lap(model, &time->norm);
     SP_TRY(SP_LAYER(model, linear_forward, b->gu, act, 2 * F, p->h, C, w_gate_up, act, NULL, N, C, 2 * F));
+    SP_TRY(add_bias(model, b->gu, act, at->gate_up_bias, N, 2 * F));
     sp_lap(model, &time->matmul);
     if (!x_out) return SP_OK;
     SP_TRY(SP_LAYER(model, swiglu_forward, p->s, b->gu, act, N, F));
     sp_lap(model, &time->swiglu);
     SP_TRY(SP_LAYER(model, linear_forward, x_out, SP_DTYPE_F32, C, p->s, F, w_down, act, b->x_mid, N, F, C));
+    SP_TRY(add_bias(model, x_out, SP_DTYPE_F32, at->down_bias, N, C));
     sp_lap(model, &time->matmul);
     return SP_OK;
 }

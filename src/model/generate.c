@@ -149,7 +149,7 @@ sp_status sp_generate(sp_model *model, const int32_t *prompt, int64_t n_prompt, 
     for (int64_t i = 0; i < n_max; i++) {
         int32_t token;
         SP_TRY_OR_DONE(sp_sample(logits, c->vocabulary, sampling, i, &token));
-        if (token == c->eos || function(user, token) || cache->length >= capacity) break;
+        if (sp_model_config_is_eos(c, token) || function(user, token) || cache->length >= capacity) break;
         if (i + 1 < n_max) SP_TRY_OR_DONE(sp_model_decode(model, cache, &token, 1, logits));
     }
 done:

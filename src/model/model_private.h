@@ -17,6 +17,7 @@
 typedef enum tensor_role { /* decides the initial values */
                            ROLE_MATRIX,
                            ROLE_NORM,
+                           ROLE_BIAS,
                            ROLE_ROW_FACTOR,
                            ROLE_SINK,
 } tensor_role;
@@ -30,7 +31,8 @@ typedef struct tensor_entry {
 
 /* Where a layer's tensors begin in the flat arrays; -1: the model has none. */
 typedef struct layer_offsets {
-    int64_t norm_in, qkv, out, norm_mid, gate_up, down, row_factor, sink;
+    int64_t norm_in, qkv, out, norm_mid, gate_up, down;
+    int64_t qkv_bias, out_bias, gate_up_bias, down_bias, q_norm, k_norm, row_factor, sink;
 } layer_offsets;
 
 typedef struct tensor_table {
@@ -48,6 +50,7 @@ typedef struct layer_buffers {
     float *x_in, *x_mid;       /* (N,C) residual stream before attention, before the feed-forward */
     float *rstd_in, *rstd_mid; /* (N) */
     void *qkv;                 /* (N,(H+2Hkv)D) act, after the rotation */
+    void *qk;                  /* (N,(H+Hkv)D) act, queries and keys before their norm, for a gradient; else NULL */
     void *o;                   /* (N,HD) act */
     float *lse;                /* (B,H,T) */
     void *gu;                  /* (N,2F) act; backward overwrites it with its gradient */
@@ -84,7 +87,7 @@ typedef struct pass_buffers {
     void *dy;                        /* (N,C) act: dx for the products */
     void *dqkv;                      /* (N,(H+2Hkv)D) act */
     void *d_o;                       /* (N,HD) act */
-    void *norm_workspace, *embedding_workspace;
+    void *norm_workspace, *bias_workspace, *embedding_workspace;
     int32_t *host_positions; /* (N) */
     void *attention_workspace;
     int64_t attention_bytes;

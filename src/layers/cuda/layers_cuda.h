@@ -17,12 +17,25 @@ sp_status sp_cuda_linear_backward_input(sp_device *device, void *dx, sp_dtype dx
 sp_status sp_cuda_linear_backward_weight(sp_device *device, float *dw, const void *dy, int64_t dy_stride, const void *x,
                                          int64_t x_stride, sp_dtype act, int64_t N, int64_t K, int64_t M);
 
+sp_status sp_cuda_bias_add(sp_device *device, void *y, sp_dtype y_dtype, int64_t y_stride, const float *bias,
+                           int64_t N, int64_t M);
+sp_status sp_cuda_bias_backward(sp_device *device, float *dbias, const void *dy, int64_t dy_stride, sp_dtype act,
+                                int64_t N, int64_t M, void *workspace);
+int64_t sp_cuda_bias_workspace(int64_t M);
+
 sp_status sp_cuda_rmsnorm_forward(sp_device *device, void *y, sp_dtype act, float *rstd, const float *x,
                                   const float *weight, int64_t N, int64_t C, float eps);
 sp_status sp_cuda_rmsnorm_backward(sp_device *device, float *dx, void *dx_act, void *y, float *dweight, const void *dy,
                                    sp_dtype act, const float *x, const float *weight, const float *rstd, int64_t N,
                                    int64_t C, void *workspace);
 int64_t sp_cuda_rmsnorm_workspace(int64_t C);
+
+sp_status sp_cuda_head_norm_forward(sp_device *device, void *x, sp_dtype act, int64_t row_stride, void *kept,
+                                    int64_t kept_stride, const float *weight, int64_t N, int64_t n_heads, int64_t D,
+                                    float eps);
+sp_status sp_cuda_head_norm_backward(sp_device *device, void *dx, sp_dtype act, int64_t row_stride, float *dweight,
+                                     const void *kept, int64_t kept_stride, const float *weight, int64_t N,
+                                     int64_t n_heads, int64_t D, float eps, void *workspace);
 
 sp_status sp_cuda_rope_apply(sp_device *device, void *x, sp_dtype act, int64_t row_stride, const int32_t *positions,
                              const float *table, int64_t N, int64_t n_heads, int64_t D, bool inverse);

@@ -2,8 +2,8 @@
  * thread: every number is read once and written once.
  *
  * Backward, with r = rstd and g = dy weight:   dx += r g - x r^3 / C sum(g x)      dweight += sum over rows of dy x r
- * A block sums dweight over its rows in registers and leaves the sum in the workspace (SECTIONS,C); a second kernel adds
- * the blocks' sums in order. */
+ * A block sums dweight over its rows in registers and leaves the sum in the workspace (SECTIONS,C); sections_cuda.cu
+ * adds them. */
 #include <inttypes.h>
 
 #include "device/cuda_check.cuh"
@@ -11,6 +11,7 @@
 
 extern "C" {
 #include "layers/cuda/layers_cuda.h"
+#include "layers/cuda/sections_cuda.h"
 }
 
 enum {
@@ -18,8 +19,6 @@ enum {
     MAX_C = 8 * MAX_PACKS * SP_MAX_BLOCK,
     SECTIONS = 1280,        /* most blocks of the backward kernel */
     THREADS_AT_WORK = 1024, /* of the backward kernel on a multiprocessor */
-    SUM_COLUMNS = 32,
-    SUM_ROWS = 32 /* of the blocks that add the sections */
 };
 
 template <int PACKS>
@@ -109,23 +108,6 @@ static __global__ void __launch_bounds__(SP_MAX_BLOCK, 1)
     }
 }
 
-/* dweight (C) += the sum of n sections: thread (i, j) adds every SUM_ROWS-th one of column i, then row 0 adds those. */
-static __global__ void __launch_bounds__(SUM_COLUMNS *SUM_ROWS)
-    rmsnorm_sections_kernel(float *__restrict__ dweight, const float *__restrict__ sections, int n, int C) {
-    __shared__ float sums[SUM_ROWS][SUM_COLUMNS];
-    int c = (int)(blockIdx.x * SUM_COLUMNS + threadIdx.x);
-    float sum = 0.0f;
-    if (c < C) {
-#pragma unroll 8
-        for (int s = (int)threadIdx.y; s < n; s += SUM_ROWS) sum += sections[(int64_t)s * C + c];
-    }
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || c >= C) return;
-    for (int i = 1; i < SUM_ROWS; i++) sum += sums[i][threadIdx.x];
-    dweight[c] += sum;
-}
-
 static sp_status check(sp_dtype act, int64_t N, int64_t C, bool wide) {
     SP_TRY(sp_require_bf16("rmsnorm", act));
     SP_REQUIRE(C >= 8 && C % 8 == 0 && C <= MAX_C, SP_UNSUPPORTED,
@@ -170,8 +152,5 @@ extern "C" sp_status sp_cuda_rmsnorm_backward(sp_device *device, float *dx, void
     kernel<<<(unsigned)n_blocks, block, 0, sp_stream_of(device)>>>(dx, (sp_bf16 *)dx_act, (sp_bf16 *)y, sections,
                                                                    (const sp_bf16 *)dy, x, weight, rstd, N, (int)C);
     SP_CUDA_LAUNCHED("rmsnorm backward");
-    rmsnorm_sections_kernel<<<(unsigned)sp_divide_up(C, SUM_COLUMNS), dim3(SUM_COLUMNS, SUM_ROWS), 0,
-                              sp_stream_of(device)>>>(dweight, sections, (int)n_blocks, (int)C);
-    SP_CUDA_LAUNCHED("rmsnorm backward, sum of the weight's gradient");
-    return SP_OK;
+    return sp_cuda_sections_add(device, dweight, sections, n_blocks, C);
 }
