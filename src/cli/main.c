@@ -23,6 +23,7 @@ static const command commands[] = {
     {"tokenize", cmd_tokenize, "turn text into a tokenizer and token shards"},
     {"train", cmd_train, "train a model on token shards"},
     {"measure", cmd_measure, "measure sinks, sparsity, silent heads and outliers of a model"},
+    {"eval", cmd_eval, "ask a model the questions of lm-eval's tasks"},
     {"generate", cmd_generate, "continue a prompt with a model"},
     {"report", cmd_report, "write one HTML page from the results of a study"},
     {"bench", cmd_bench, "time the library on this machine"},
