@@ -14,6 +14,7 @@
 
 typedef struct measure_arguments {
     const char *model, *data, *out;
+    const char *attention; /* NULL: what the config says */
     int32_t device;
     bool has_dtype;
     sp_dtype dtype;
@@ -22,7 +23,18 @@ typedef struct measure_arguments {
     sp_measure_options options;
 } measure_arguments;
 
-enum { KEY_DATA = 256, KEY_LENGTH, KEY_SAMPLES, KEY_PACKING, KEY_DEVICE, KEY_DTYPE, KEY_THREADS, KEY_JSON, KEY_OUT };
+enum {
+    KEY_DATA = 256,
+    KEY_LENGTH,
+    KEY_SAMPLES,
+    KEY_PACKING,
+    KEY_ATTENTION,
+    KEY_DEVICE,
+    KEY_DTYPE,
+    KEY_THREADS,
+    KEY_JSON,
+    KEY_OUT
+};
 
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is measured:", 1},
@@ -34,6 +46,7 @@ static const struct argp_option options[] = {
      "bos: each sample begins with BOS (default); concatenate: the paper's way; documents: attention stays within them",
      0},
     {NULL, 0, NULL, 0, "How:", 2},
+    {"attention", KEY_ATTENTION, "NAME", 0, CLI_ATTENTION_HELP, 0},
     {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 0},
     {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default on the CPU) or bf16 (alone on a GPU): numbers of the forward pass",
      0},
@@ -55,6 +68,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     case KEY_PACKING:
         if (sp_packing_find(&measure->packing, value) != SP_OK) argp_error(state, "--packing: %s", sp_last_message());
         break;
+    case KEY_ATTENTION: arguments->attention = value; break;
     case KEY_DEVICE: arguments->device = cli_device(state, "--device", value); break;
     case KEY_DTYPE:
         arguments->dtype = cli_dtype(state, "--dtype", value);
@@ -218,7 +232,11 @@ static sp_status measure_model(json_t **document, const measure_arguments *argum
     char *folder = NULL, *text = NULL;
     json_t *measures = NULL;
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(cli_open_model(&model, arguments->model, arguments->device, arguments->dtype, &folder));
+    sp_model_options how = sp_model_options_default();
+    how.device = arguments->device;
+    how.dtype = arguments->dtype;
+    how.attention = arguments->attention;
+    SP_TRY_OR_DONE(cli_open_model_with(&model, arguments->model, &how, &folder));
     SP_TRY_OR_DONE(sp_measure(model, arguments->data, &arguments->options, &text));
     SP_TRY_OR_DONE(sp_json_parse(&measures, text, (int64_t)strlen(text), "measures"));
     *document =

@@ -23,18 +23,22 @@ static sp_status resolve_folder(char **folder, const char *path) {
     return SP_OK;
 }
 
-sp_status cli_open_model(sp_model **model, const char *path, int32_t device, sp_dtype dtype, char **folder) {
+sp_status cli_open_model_with(sp_model **model, const char *path, const sp_model_options *options, char **folder) {
     *model = NULL;
     char *opened = NULL;
     if (folder) *folder = NULL;
     SP_TRY(resolve_folder(&opened, path));
-    sp_model_options options = sp_model_options_default();
-    options.device = device;
-    options.dtype = dtype;
-    sp_status status = sp_model_open(model, opened, &options);
+    sp_status status = sp_model_open(model, opened, options);
     if (status == SP_OK && folder)
         *folder = opened;
     else
         free(opened);
     return status;
+}
+
+sp_status cli_open_model(sp_model **model, const char *path, int32_t device, sp_dtype dtype, char **folder) {
+    sp_model_options options = sp_model_options_default();
+    options.device = device;
+    options.dtype = dtype;
+    return cli_open_model_with(model, path, &options, folder);
 }

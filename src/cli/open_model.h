@@ -13,4 +13,12 @@
 SP_MUST_CHECK sp_status cli_open_model(sp_model **model, const char *path, int32_t device, sp_dtype dtype,
                                        char **folder);
 
+/* The same with options: dtype, device, attention. */
+SP_MUST_CHECK sp_status cli_open_model_with(sp_model **model, const char *path, const sp_model_options *options,
+                                            char **folder);
+
+#define CLI_ATTENTION_HELP                                                                                             \
+    "softmax, softpick ...: the model's attention where its config.json names none; one that names another is an "     \
+    "error"
+
 #endif
