@@ -194,7 +194,7 @@ done:
     return status;
 }
 
-/* Lines of `text` as field "label" of the documents that have none. */
+/* Lines of `text` as field "label" of the documents. */
 static sp_status set_labels(sp_documents *documents, const char *path, char *text) {
     int64_t n = 0;
     char *rest = text;
@@ -204,11 +204,7 @@ static sp_status set_labels(sp_documents *documents, const char *path, char *tex
         SP_REQUIRE(n < documents->n, SP_BAD_FILE, "%s: more labels than the %" PRId64 " documents", path, documents->n);
         json_t *label = json_string(line);
         SP_REQUIRE(label, SP_BAD_FILE, "%s, line %" PRId64 ": not text", path, n + 1);
-        json_t *fields = documents->items[n++].fields;
-        if (json_object_get(fields, "label"))
-            json_decref(label);
-        else
-            json_object_set_new(fields, "label", label);
+        json_object_set_new(documents->items[n++].fields, "label", label);
     }
     SP_REQUIRE(n == documents->n, SP_BAD_FILE, "%s: %" PRId64 " labels for %" PRId64 " documents", path, n,
                documents->n);
@@ -236,7 +232,8 @@ sp_status sp_documents_read(sp_documents *documents, const sp_task *task, const 
     sp_status status = SP_OK;
     bool is_list = text[strspn(text, " \t\r\n")] == '[';
     SP_TRY_OR_DONE((is_list ? read_list : read_lines)(documents, path, text, n_bytes));
-    if (file->labels) SP_TRY_OR_DONE(read_labels(documents, task, file->labels, data));
+    bool labelled = documents->n > 0 && json_object_get(documents->items[0].fields, "label");
+    if (file->labels && !labelled) SP_TRY_OR_DONE(read_labels(documents, task, file->labels, data));
     for (int64_t i = 0; i < documents->n; i++) SP_TRY_OR_DONE(make_question(&documents->items[i], task, path));
     SP_REQUIRE_OR_DONE(documents->n > 0, SP_BAD_FILE, "%s: no documents in it", path);
 done:

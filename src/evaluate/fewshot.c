@@ -25,12 +25,14 @@ typedef struct example_sampler {
     int64_t *indices, *others; /* (n_fewshot + 1), (pool->n) */
 } example_sampler;
 
-/* The example as it is shown: its question and the right answer. */
+/* The example as it is shown: its question and the right answer.  Where the answer is no choice but a text, an empty one
+ * leaves out what stands around it, too. */
 static void write_example(FILE *stream, const sp_task *task, const sp_document *document) {
     const sp_strings *contexts = &document->contexts, *continuations = &document->continuations;
     const char *answer = continuations->items[continuations->n > 1 ? document->gold : 0];
     fputs(contexts->items[contexts->n > 1 ? document->gold : 0], stream);
-    if (*answer) fprintf(stream, "%s%s\n\n", task->delimiter ? task->delimiter : " ", answer);
+    if (*answer || task->kind == &sp_task_kind_choice)
+        fprintf(stream, "%s%s\n\n", task->delimiter ? task->delimiter : " ", answer);
 }
 
 /* Keeps the indices of documents that differ from this one; returns how many. */

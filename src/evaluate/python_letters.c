@@ -1,7 +1,9 @@
 /* Python's ideas of length and case: that of the Unicode tables, with the characters whose title case is several letters
  * (SpecialCasing.txt) and the final sigma. */
+#define _GNU_SOURCE
 #include "evaluate/python_letters.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #if SP_WITH_UTF8PROC
