@@ -3,7 +3,8 @@
  * One generator, Random(1234), goes through the documents of a task in their order.  A task for which lm-eval names a test
  * split draws n_fewshot examples; any other draws one more, leaves out those equal to the document itself and keeps the
  * first n_fewshot, and where duplicates leave too few it draws again from the rest (0.4.10 on).  0.4.8 leaves the document
- * out in either case and does not draw again. */
+ * out in either case and does not draw again.  Where a task has examples of its own, but their file is not there, the
+ * documents stand in, and a document is never its own example. */
 #define _GNU_SOURCE
 #include "evaluate/fewshot.h"
 
@@ -75,11 +76,13 @@ sp_status sp_fewshot_draw(char **texts, const sp_task *task, const sp_documents 
                           const sp_documents *pool, int64_t n_fewshot, sp_evaluate_compat compat) {
     memset(texts, 0, (size_t)n * sizeof *texts);
     bool old = compat == SP_EVALUATE_COMPAT_0_4_8;
+    bool may_meet = task->has_test_split && (pool || !task->example_files[0].path); /* it would be by chance alone */
+    if (!pool) pool = documents;
     example_sampler sampler = {.task = task,
                                .pool = pool,
                                .n_fewshot = n_fewshot,
-                               .extra = !task->has_test_split,
-                               .removes = old || !task->has_test_split,
+                               .extra = !may_meet,
+                               .removes = old || !may_meet,
                                .redraws = !old};
     SP_REQUIRE(n_fewshot + sampler.extra <= pool->n, SP_BAD_ARGUMENT,
                "%s: %" PRId64 " examples are to be drawn from %" PRId64 " documents", task->name,

@@ -76,7 +76,8 @@ static double rate(int64_t n, double seconds) { return seconds > 0 ? (double)n /
 
 /* Our own facts of a task; takes `extra` over. */
 static json_t *describe_facts(const sp_task_facts *facts, json_t *extra) {
-    json_t *own = json_pack("{s:s?, s:f, s:I, s:I, s:f}", "file", facts->file, "seconds", facts->seconds, "tokens",
+    json_t *own = json_pack("{s:s?, s:s?, s:f, s:I, s:I, s:f}", "file", *facts->file ? facts->file : NULL, "examples",
+                            *facts->examples ? facts->examples : NULL, "seconds", facts->seconds, "tokens",
                             (json_int_t)facts->counts.n_read, "tokens_computed", (json_int_t)facts->counts.n_computed,
                             "tokens_per_second", rate(facts->counts.n_read, facts->seconds));
     if (extra) json_object_update(own, extra);
@@ -100,7 +101,7 @@ sp_status sp_outcomes_add(sp_outcomes *results, const sp_task *task, sp_task_out
     set_part(results, "n-samples", task,
              json_pack("{s:I, s:I}", "original", (json_int_t)outcome->n_original, "effective",
                        (json_int_t)outcome->n_effective));
-    if (facts->hash) set_part(results, "task_hashes", task, json_string(facts->hash));
+    if (*facts->hash) set_part(results, "task_hashes", task, json_string(facts->hash));
     json_t *tasks = json_object_get(json_object_get(results->document, "softpick"), "tasks");
     json_object_set_new(tasks, task->name, describe_facts(facts, outcome->extra));
     *outcome = (sp_task_outcome){0};

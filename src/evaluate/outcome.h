@@ -6,9 +6,10 @@
 
 /* Numbers of one task beside its metrics. */
 typedef struct sp_task_facts {
-    const char *file; /* that was read; NULL: several or none */
+    char file[4096];     /* that was read; "": several or none */
+    char examples[4096]; /* the file of few-shot examples; "": there are none */
+    char hash[65];       /* of the samples; "": these were not written */
     int64_t n_fewshot;
-    const char *hash; /* of the samples; NULL: these were not written */
     double seconds;
     sp_score_counts counts;
 } sp_task_facts;

@@ -165,7 +165,7 @@ struct sp_task {
     const char *source; /* where the data files come from */
     const sp_task_kind *kind;
     sp_task_file files[SP_TASK_FILES];         /* the first that is there is read; ends with a NULL path */
-    sp_task_file example_files[SP_TASK_FILES]; /* few-shot examples; none: the documents themselves */
+    sp_task_file example_files[SP_TASK_FILES]; /* few-shot examples; none there: the documents themselves */
     sp_task_layout layouts[SP_TASK_LAYOUTS];   /* the first that fits a document; ends with no continuations */
     const char *metrics[SP_TASK_METRICS + 1];
     const char *delimiter; /* between context and choice; NULL: one space */
