@@ -5,51 +5,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include <math.h>
 #include <omp.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "base/random.h"
 #include "measure/attention_sums.h"
-
-/* ---- problems -------------------------------------------------------------------------------------------------- */
-
-typedef struct fixture {
-    float *q, *k, *out;
-    sp_attention problem;
-} fixture;
-
-/* (B,T,H,D) queries, (B,T,Hkv,D) keys, zeros; outputs of one channel, all 1.  scale 1. */
-static void fixture_open(fixture *f, int64_t B, int64_t T, int64_t H, int64_t Hkv, int64_t D) {
-    f->q = calloc((size_t)(B * T * H * D), sizeof *f->q);
-    f->k = calloc((size_t)(B * T * Hkv * D), sizeof *f->k);
-    f->out = malloc((size_t)(B * T * H) * sizeof *f->out);
-    assert_true(f->q && f->k && f->out);
-    for (int64_t i = 0; i < B * T * H; i++) f->out[i] = 1;
-    sp_attention_init(&f->problem);
-    f->problem.q = sp_tensor_view(f->q, SP_DTYPE_F32, 4, (int64_t[]){B, T, H, D});
-    f->problem.k = sp_tensor_view(f->k, SP_DTYPE_F32, 4, (int64_t[]){B, T, Hkv, D});
-    f->problem.out = sp_tensor_view(f->out, SP_DTYPE_F32, 4, (int64_t[]){B, T, H, 1});
-    f->problem.scale = 1;
-}
-
-static void fixture_close(fixture *f) {
-    free(f->q);
-    free(f->k);
-    free(f->out);
-}
-
-static void fixture_randomize(fixture *f, uint64_t seed, double spread) {
-    for (int64_t i = 0; i < sp_tensor_count(&f->problem.q); i++)
-        f->q[i] = (float)(spread * sp_random_normal(seed, 1, (uint64_t)i));
-    for (int64_t i = 0; i < sp_tensor_count(&f->problem.k); i++)
-        f->k[i] = (float)(spread * sp_random_normal(seed, 2, (uint64_t)i));
-}
-
-static void assert_near(double value, double expected, double tolerance) {
-    if (!(fabs(value - expected) <= tolerance)) fail_msg("%.17g is not %.17g", value, expected);
-}
+#include "measure_support.h"
 
 /* One head, one sequence: score of (t,j) is score_first(t) for key 0 and score_rest(j) otherwise. */
 static sp_head_sums sums_of(sp_normalizer normalizer, int64_t T, double (*score_first)(int64_t t),
@@ -64,7 +23,7 @@ static sp_head_sums sums_of(sp_normalizer normalizer, int64_t T, double (*score_
     }
     f.problem.normalizer = normalizer;
     sp_head_sums sums = {0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
     fixture_close(&f);
     return sums;
 }
@@ -88,11 +47,11 @@ static void softmax_with_nine_tenths_on_the_first_token_is_a_sink(void **state) 
     (void)state;
     enum { T = 100 };
     sp_head_sums sums = sums_of(SP_NORMALIZER_SOFTMAX, T, nine_times_the_others, zero);
-    assert_int_equal(sums.n_sequences, 1);
-    assert_near(sums.first_mass, (1 + 0.9 * (T - 1)) / T, 1e-6);
-    assert_near(sums.first_share, sums.first_mass, 1e-6);
-    assert_int_equal(sums.n_sinks[0], 1);
-    assert_int_equal(sums.n_sinks[1], 1);
+    assert_int_equal(sums.sinks.n_sequences, 1);
+    assert_near(sums.sinks.first_mass, (1 + 0.9 * (T - 1)) / T, 1e-6);
+    assert_near(sums.sinks.first_share, sums.sinks.first_mass, 1e-6);
+    assert_int_equal(sums.sinks.n_sinks[0], 1);
+    assert_int_equal(sums.sinks.n_sinks[1], 1);
     assert_near(sums.mass, T, 1e-4);
     assert_int_equal(sums.n_zero, 0);
     assert_int_equal(sums.n_silent, 0);
@@ -101,9 +60,9 @@ static void softmax_with_nine_tenths_on_the_first_token_is_a_sink(void **state) 
 static void quarter_on_the_first_token_is_a_sink_at_two_tenths_alone(void **state) {
     (void)state;
     sp_head_sums sums = sums_of(SP_NORMALIZER_SOFTMAX, 100, quarter_of_all, zero);
-    assert_near(sums.first_mass, (1 + 0.25 * 99) / 100, 1e-6);
-    assert_int_equal(sums.n_sinks[0], 0);
-    assert_int_equal(sums.n_sinks[1], 1);
+    assert_near(sums.sinks.first_mass, (1 + 0.25 * 99) / 100, 1e-6);
+    assert_int_equal(sums.sinks.n_sinks[0], 0);
+    assert_int_equal(sums.sinks.n_sinks[1], 1);
 }
 
 static void head_without_positive_score_is_silent(void **state) {
@@ -115,8 +74,8 @@ static void head_without_positive_score_is_silent(void **state) {
     assert_int_equal(sums.n_pairs, T * (T + 1) / 2);
     assert_int_equal(sums.n_zero, sums.n_pairs);
     assert_int_equal(sums.n_small, sums.n_pairs);
-    assert_true(sums.mass == 0 && sums.first_mass == 0 && sums.first_share == 0);
-    assert_int_equal(sums.n_sinks[1] + sums.n_sinks_share[1], 0);
+    assert_true(sums.mass == 0 && sums.sinks.first_mass == 0 && sums.sinks.first_share == 0);
+    assert_int_equal(sums.sinks.n_sinks[1] + sums.sinks.n_sinks_share[1], 0);
 }
 
 /* Keys 1, 3, 5, ... score 1; key 0 and the even ones -1. */
@@ -144,7 +103,7 @@ static void small_weights_are_told_from_zeros(void **state) {
     }
     f.problem.normalizer = SP_NORMALIZER_SOFTMAX;
     sums = (sp_head_sums){0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
     assert_int_equal(sums.n_small, T * (T - 1) / 2);
     assert_int_equal(sums.n_zero, 0);
     fixture_close(&f);
@@ -161,13 +120,13 @@ static void share_of_the_row_sees_a_sink_that_the_weight_hides(void **state) {
         f.k[t] = t == 0 ? 1.0f : -3.0f;
     }
     sp_head_sums sums = {0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
     double expected = 0, P = expm1(1), N = -expm1(-3);
     for (int64_t t = 0; t < T; t++) expected += P / (P + N * (double)t) / T;
-    assert_near(sums.first_mass, expected, 1e-5);
-    assert_int_equal(sums.n_sinks[1], 0);
-    assert_near(sums.first_share, 1, 1e-5);
-    assert_int_equal(sums.n_sinks_share[0], 1);
+    assert_near(sums.sinks.first_mass, expected, 1e-5);
+    assert_int_equal(sums.sinks.n_sinks[1], 0);
+    assert_near(sums.sinks.first_share, 1, 1e-5);
+    assert_int_equal(sums.sinks.n_sinks_share[0], 1);
     fixture_close(&f);
 }
 
@@ -184,10 +143,10 @@ static void sink_is_judged_sample_by_sample(void **state) {
     }
     f.problem.normalizer = SP_NORMALIZER_SOFTMAX;
     sp_head_sums sums = {0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
-    assert_int_equal(sums.n_sequences, 2);
-    assert_int_equal(sums.n_sinks[0], 1);
-    assert_true(sums.first_mass / 2 > sp_sink_thresholds[0]);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
+    assert_int_equal(sums.sinks.n_sequences, 2);
+    assert_int_equal(sums.sinks.n_sinks[0], 1);
+    assert_true(sums.sinks.first_mass / 2 > sp_sink_thresholds[0]);
     fixture_close(&f);
 }
 
@@ -199,54 +158,19 @@ static void outputs_near_zero_are_counted_in_every_dtype(void **state) {
     fixture_open(&f, 1, T, 1, 1, 1);
     for (int64_t t = 0; t < T; t++) f.out[t] = t < 4 ? (t % 2 ? -9e-7f : 9e-7f) : t == 4 ? 1e-6f : -3;
     sp_head_sums sums = {0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
-    assert_int_equal(sums.n_near_zero, 4);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
+    assert_int_equal(sums.n_near_zero[0], 4);
 
     uint16_t out[T];
     for (int64_t t = 0; t < T; t++) out[t] = t < 4 ? halves[t] : 0x3f80;
     f.problem.out = sp_tensor_view(out, SP_DTYPE_BF16, 4, (int64_t[]){1, T, 1, 1});
     sums = (sp_head_sums){0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
-    assert_int_equal(sums.n_near_zero, 4);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
+    assert_int_equal(sums.n_near_zero[0], 4);
     fixture_close(&f);
 }
 
 /* ---- against a plain computation ------------------------------------------------------------------------------- */
-
-/* Numerator and its part of the denominator of one score, by the definitions of the normalizers. */
-static double numerator(const sp_attention *problem, double s) {
-    switch (problem->normalizer) {
-    case SP_NORMALIZER_SOFTPICK: return s > 0 ? expm1(s) : 0;
-    case SP_NORMALIZER_RECTIFIED: return s > 0 ? exp(s) : 0;
-    default: return exp(s);
-    }
-}
-
-static double outside_keys(const sp_attention *problem, int64_t h) {
-    switch (problem->normalizer) {
-    case SP_NORMALIZER_SOFTPICK: return problem->eps;
-    case SP_NORMALIZER_SOFTMAX_PLUS_ONE: return 1;
-    case SP_NORMALIZER_SOFTMAX_SINK: return exp(problem->sink[h]);
-    default: return 0;
-    }
-}
-
-/* The weights of row t of (b,h), for the keys 0..t. */
-static void plain_row(const fixture *f, int64_t b, int64_t h, int64_t t, double *weights) {
-    const int64_t *q = f->problem.q.shape, *k = f->problem.k.shape;
-    int64_t T = q[1], H = q[2], D = q[3], Hkv = k[2];
-    double sum = outside_keys(&f->problem, h);
-    for (int64_t j = 0; j <= t; j++) {
-        double s = 0;
-        for (int64_t d = 0; d < D; d++)
-            s += (double)f->q[((b * T + t) * H + h) * D + d] * f->k[((b * T + j) * Hkv + h / (H / Hkv)) * D + d];
-        s *= f->problem.scale;
-        weights[j] = numerator(&f->problem, s);
-        bool negative = f->problem.normalizer == SP_NORMALIZER_SOFTPICK && s < 0;
-        sum += negative ? -f->problem.lambda * expm1(s) : weights[j];
-    }
-    for (int64_t j = 0; j <= t; j++) weights[j] = sum > 0 ? weights[j] / sum : 0;
-}
 
 static sp_head_sums plain_sums(const fixture *f, int64_t h) {
     int64_t B = f->problem.q.shape[0], T = f->problem.q.shape[1];
@@ -266,8 +190,8 @@ static sp_head_sums plain_sums(const fixture *f, int64_t h) {
             sums.mass += mass;
             sums.n_silent += mass == 0;
         }
-        sums.first_mass += first;
-        for (int i = 0; i < SP_SINK_THRESHOLDS; i++) sums.n_sinks[i] += first > sp_sink_thresholds[i];
+        sums.sinks.first_mass += first;
+        for (int i = 0; i < SP_SINK_THRESHOLDS; i++) sums.sinks.n_sinks[i] += first > sp_sink_thresholds[i];
     }
     free(weights);
     return sums;
@@ -282,8 +206,8 @@ static void assert_sums_agree(const sp_head_sums *a, const sp_head_sums *b) {
     assert_close_count(a->n_small, b->n_small);
     assert_int_equal(a->n_silent, b->n_silent);
     assert_near(a->mass, b->mass, 1e-4 * (1 + b->mass));
-    assert_near(a->first_mass, b->first_mass, 1e-5);
-    for (int i = 0; i < SP_SINK_THRESHOLDS; i++) assert_int_equal(a->n_sinks[i], b->n_sinks[i]);
+    assert_near(a->sinks.first_mass, b->sinks.first_mass, 1e-5);
+    for (int i = 0; i < SP_SINK_THRESHOLDS; i++) assert_int_equal(a->sinks.n_sinks[i], b->sinks.n_sinks[i]);
 }
 
 static void sums_agree_with_whole_maps_for_all_normalizers(void **state) {
@@ -299,7 +223,7 @@ static void sums_agree_with_whole_maps_for_all_normalizers(void **state) {
             f.problem.lambda = seed == 2 ? 0 : 1;
             if (normalizer == SP_NORMALIZER_SOFTMAX_SINK) f.problem.sink = sink;
             sp_head_sums sums[H] = {{0}};
-            assert_int_equal(sp_head_sums_add(sums, &f.problem, 1), SP_OK);
+            assert_int_equal(sp_head_sums_add(sums, NULL, &f.problem, 1), SP_OK);
             for (int64_t h = 0; h < H; h++) {
                 sp_head_sums plain = plain_sums(&f, h);
                 assert_int_equal(sums[h].n_queries, B * T);
@@ -323,7 +247,7 @@ static void packed_sequences_are_summed_as_if_alone(void **state) {
     packed.cu_q = cu;
     packed.n_sequences = N;
     sp_head_sums together[H] = {{0}}, alone[H] = {{0}};
-    assert_int_equal(sp_head_sums_add(together, &packed, 20), SP_OK);
+    assert_int_equal(sp_head_sums_add(together, NULL, &packed, 20), SP_OK);
     for (int64_t i = 0; i < N; i++) {
         int64_t n = cu[i + 1] - cu[i];
         if (n == 0) continue;
@@ -331,17 +255,17 @@ static void packed_sequences_are_summed_as_if_alone(void **state) {
         part.q = sp_tensor_view(f.q + cu[i] * H * D, SP_DTYPE_F32, 4, (int64_t[]){1, n, H, D});
         part.k = sp_tensor_view(f.k + cu[i] * H * D, SP_DTYPE_F32, 4, (int64_t[]){1, n, H, D});
         part.out = sp_tensor_view(f.out + cu[i] * H, SP_DTYPE_F32, 4, (int64_t[]){1, n, H, 1});
-        assert_int_equal(sp_head_sums_add(alone, &part, 20), SP_OK);
+        assert_int_equal(sp_head_sums_add(alone, NULL, &part, 20), SP_OK);
     }
     for (int64_t h = 0; h < H; h++) {
-        assert_int_equal(together[h].n_sequences, 2); /* of 50 and 62 tokens: the others are too short to judge */
-        assert_int_equal(together[h].n_sequences, alone[h].n_sequences);
+        assert_int_equal(together[h].sinks.n_sequences, 2); /* of 50 and 62 tokens: the others are too short to judge */
+        assert_int_equal(together[h].sinks.n_sequences, alone[h].sinks.n_sequences);
         assert_int_equal(together[h].n_queries, alone[h].n_queries);
         assert_int_equal(together[h].n_pairs, alone[h].n_pairs);
         assert_int_equal(together[h].n_zero, alone[h].n_zero);
         assert_near(together[h].mass, alone[h].mass, 1e-5 * alone[h].mass);
-        assert_near(together[h].first_mass, alone[h].first_mass, 1e-6);
-        assert_near(together[h].first_share, alone[h].first_share, 1e-6);
+        assert_near(together[h].sinks.first_mass, alone[h].sinks.first_mass, 1e-6);
+        assert_near(together[h].sinks.first_share, alone[h].sinks.first_share, 1e-6);
     }
     fixture_close(&f);
 }
@@ -354,9 +278,62 @@ static void window_hides_the_first_token(void **state) {
     f.problem.normalizer = SP_NORMALIZER_SOFTMAX; /* all scores 0 */
     f.problem.window = WINDOW;
     sp_head_sums sums = {0};
-    assert_int_equal(sp_head_sums_add(&sums, &f.problem, 1), SP_OK);
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
     assert_int_equal(sums.n_pairs, 1 + 2 + 3 + (T - 3) * WINDOW);
-    assert_near(sums.first_mass, (1 + 1 / 2. + 1 / 3. + 1 / 4.) / T, 1e-6);
+    assert_near(sums.sinks.first_mass, (1 + 1 / 2. + 1 / 3. + 1 / 4.) / T, 1e-6);
+    fixture_close(&f);
+}
+
+/* Lengths of a pass are passes of that length: keys after a query change nothing. */
+static void beginnings_of_a_sequence_are_passes_of_their_length(void **state) {
+    (void)state;
+    enum { B = 2, T = 90, H = 2, D = 4, N = 3 };
+    static const int64_t lengths[N] = {5, 64, 90};
+    for (int normalizer = 0; normalizer < 2; normalizer++) {
+        fixture f;
+        fixture_open(&f, B, T, H, H, D);
+        fixture_randomize(&f, 3, 1.5);
+        f.problem.normalizer = (sp_normalizer)normalizer;
+        sp_head_sums whole[H] = {{0}};
+        sp_sink_sums sums[H * N] = {{0}};
+        sp_sink_lengths by_length = {N, lengths, sums};
+        assert_int_equal(sp_head_sums_add(whole, &by_length, &f.problem, 1), SP_OK);
+        for (int64_t i = 0; i < N; i++) {
+            sp_head_sums alone[H] = {{0}};
+            for (int64_t b = 0; b < B; b++) {
+                sp_attention part = f.problem;
+                int64_t shape[] = {1, lengths[i], H, D};
+                part.q = sp_tensor_view(f.q + b * T * H * D, SP_DTYPE_F32, 4, shape);
+                part.k = sp_tensor_view(f.k + b * T * H * D, SP_DTYPE_F32, 4, shape);
+                part.out.data = NULL;
+                assert_int_equal(sp_head_sums_add(alone, NULL, &part, 1), SP_OK);
+            }
+            for (int64_t h = 0; h < H; h++) {
+                const sp_sink_sums *one = &sums[h * N + i], *other = &alone[h].sinks;
+                assert_int_equal(one->n_sequences, B);
+                assert_near(one->first_mass, other->first_mass, 1e-6);
+                assert_near(one->first_share, other->first_share, 1e-6);
+                for (int k = 0; k < SP_SINK_THRESHOLDS; k++) assert_int_equal(one->n_sinks[k], other->n_sinks[k]);
+            }
+        }
+        fixture_close(&f);
+    }
+}
+
+/* 0.001 is below 1e-2 and not below 1e-6. */
+static void outputs_near_zero_are_told_at_both_thresholds(void **state) {
+    (void)state;
+    enum { T = 6 };
+    fixture f;
+    fixture_open(&f, 1, T, 1, 1, 1);
+    f.out[1] = 0.001f;
+    f.out[2] = 0;
+    f.out[3] = 0.02f;
+    f.out[4] = NAN;
+    sp_head_sums sums = {0};
+    assert_int_equal(sp_head_sums_add(&sums, NULL, &f.problem, 1), SP_OK);
+    assert_int_equal(sums.n_near_zero[0], 1);
+    assert_int_equal(sums.n_near_zero[1], 2);
     fixture_close(&f);
 }
 
@@ -371,9 +348,9 @@ static void threads_do_not_change_a_bit(void **state) {
     memset(five, 0, sizeof five);
     int n_threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    assert_int_equal(sp_head_sums_add(one, &f.problem, 1), SP_OK);
+    assert_int_equal(sp_head_sums_add(one, NULL, &f.problem, 1), SP_OK);
     omp_set_num_threads(5);
-    assert_int_equal(sp_head_sums_add(five, &f.problem, 1), SP_OK);
+    assert_int_equal(sp_head_sums_add(five, NULL, &f.problem, 1), SP_OK);
     omp_set_num_threads(n_threads);
     assert_memory_equal(one, five, sizeof one);
     fixture_close(&f);
@@ -384,7 +361,7 @@ static void problem_that_attention_refuses_is_refused(void **state) {
     fixture f;
     fixture_open(&f, 1, 8, 3, 2, 4); /* 3 query heads, 2 key heads */
     sp_head_sums sums[3] = {{0}};
-    assert_int_equal(sp_head_sums_add(sums, &f.problem, 1), SP_BAD_ARGUMENT);
+    assert_int_equal(sp_head_sums_add(sums, NULL, &f.problem, 1), SP_BAD_ARGUMENT);
     assert_int_equal(sums[0].n_queries, 0);
     fixture_close(&f);
 }
@@ -402,6 +379,8 @@ int main(void) {
         cmocka_unit_test(sums_agree_with_whole_maps_for_all_normalizers),
         cmocka_unit_test(packed_sequences_are_summed_as_if_alone),
         cmocka_unit_test(window_hides_the_first_token),
+        cmocka_unit_test(beginnings_of_a_sequence_are_passes_of_their_length),
+        cmocka_unit_test(outputs_near_zero_are_told_at_both_thresholds),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(problem_that_attention_refuses_is_refused),
     };

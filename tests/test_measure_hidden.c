@@ -58,10 +58,13 @@ static void planted_massive_activations_are_counted_and_named(void **state) {
     assert_int_equal(sums.n_massive[3], 2);
     assert_int_equal(sums.n_massive[L + 1], 0);
 
-    const sp_peak *peak = &sums.peaks[5];
+    const sp_peak *peaks = sums.peaks + C, *peak = &peaks[5]; /* after block 2 */
     assert_true(peak->value == -900 && peak->layer == 2 && peak->sample == 1 && peak->position == 7 &&
                 peak->channel == 5);
-    assert_true(sums.peaks[8].value == 300 && sums.peaks[8].position == 1);
+    assert_true(peaks[8].value == 300 && peaks[8].position == 1);
+    assert_true(sums.peaks[5].value == 500 && sums.peaks[2 * C + 5].value == 500); /* blocks 1 and 3 */
+    assert_true(sums.n_medians[2] == 2 && fabs(sums.medians[2] / 2 - (double)peak->median) < 0.02);
+    assert_int_equal(sums.n_medians[0], 0);
     sp_hidden_sums_close(&sums);
 }
 

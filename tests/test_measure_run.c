@@ -123,9 +123,10 @@ static double value_of(const json_t *json, const char *measure) {
 /* ---- measures -------------------------------------------------------------------------------------------------- */
 
 /* Sample after sample, each alone, without the code of the run. */
-static json_t *measured_one_by_one(sp_model *model, int64_t T, int64_t n_samples) {
+static json_t *measured_one_by_one(sp_model *model, const sp_measure_options *options) {
+    int64_t T = options->T, n_samples = options->n_samples;
     sp_measures measures;
-    assert_int_equal(sp_measures_open(&measures, sp_model_config_of(model), T, SP_DTYPE_F32), SP_OK);
+    assert_int_equal(sp_measures_open(&measures, sp_model_config_of(model), SP_DTYPE_F32, options), SP_OK);
     sp_observer observer = sp_measures_observer(&measures);
     sp_shards *shards;
     assert_int_equal(sp_shards_open(&shards, files.tokens, "validation"), SP_OK);
@@ -152,10 +153,12 @@ static void run_equals_its_samples_one_by_one(void **state) {
         sp_model *model = small_model((sp_normalizer)normalizer);
         sp_measure_options options = sp_measure_options_default();
         options.T = 66;
+        options.measures = "all";
         options.n_samples = 33; /* a batch of 31 and a part of the next */
         assert_true(options.n_samples * options.T <= files.n_validation);
-        json_t *run = measured(model, &options), *single = measured_one_by_one(model, options.T, options.n_samples);
+        json_t *run = measured(model, &options), *single = measured_one_by_one(model, &options);
         for (int i = 0; sp_measure_name(i); i++) {
+            if (strcmp(sp_measure_name(i), "masking") == 0) continue; /* not from observations */
             double a = value_of(run, sp_measure_name(i)), b = value_of(single, sp_measure_name(i));
             if (!(fabs(a - b) <= 1e-4 * (1 + fabs(b)))) fail_msg("%s: %g is not %g", sp_measure_name(i), a, b);
         }
@@ -243,6 +246,70 @@ static void bf16_measures_are_near_those_of_f32(void **state) {
     sp_model_free(bf16);
 }
 
+/* The whole run's rate at its own length, and of each shorter length the rate of a run of that length. */
+static void lengths_of_one_pass_are_those_of_a_pass_each(void **state) {
+    (void)state;
+    sp_model *model = small_model(SP_NORMALIZER_SOFTMAX);
+    static const int64_t lengths[] = {20, 64, POSITIONS};
+    sp_measure_options options = sp_measure_options_default();
+    options.measures = "first_token_mass";
+    options.lengths = lengths;
+    options.n_lengths = 3;
+    options.n_samples = 1; /* the first sample of any length begins at the same token */
+    json_t *json = measured(model, &options);
+    const json_t *by_length = json_object_get(json_object_get(json, "first_token_mass"), "by_length");
+    assert_int_equal(json_object_size(json), 1);
+    for (size_t i = 0; i < 3; i++) {
+        sp_measure_options one = options;
+        one.T = lengths[i];
+        one.n_lengths = 0;
+        json_t *alone = measured(model, &one);
+        double value = json_number_value(json_array_get(json_object_get(by_length, "value"), i));
+        assert_true(fabs(value - value_of(alone, "first_token_mass")) < 1e-6);
+        assert_int_equal(json_integer_value(json_array_get(json_object_get(by_length, "length"), i)), lengths[i]);
+        json_decref(alone);
+    }
+    json_decref(json);
+    sp_model_free(model);
+}
+
+static void dead_heads_are_masked_without_harm(void **state) {
+    (void)state;
+    sp_model *model = small_model(SP_NORMALIZER_SOFTPICK);
+    for (int64_t i = 0; i < sp_model_n_tensors(model); i++) {
+        sp_tensor tensor = sp_model_tensor(model, i);
+        if (strstr(sp_model_tensor_name(model, i), "layers.1.self_attn.q_proj"))
+            memset(tensor.data, 0, (size_t)(tensor.shape[1] * WIDTH / HEADS) * sizeof(float)); /* head 0 */
+    }
+    assert_int_equal(sp_model_refresh(model), SP_OK);
+    sp_measure_options options = sp_measure_options_default();
+    options.measures = "masking,dead_heads";
+    json_t *json = measured(model, &options);
+    json_t *row = json_array_get(json_object_get(json_object_get(json, "masking"), "masked"), 0);
+    assert_true(fabs(value_of(json, "dead_heads") - 1. / (LAYERS * HEADS)) < 1e-9);
+    assert_true(fabs(value_of(json, "masking")) < 1e-5);
+    assert_int_equal(json_integer_value(json_object_get(row, "n_masked")), 1);
+    assert_int_equal(json_array_size(json_object_get(row, "control_losses")), SP_MASKING_CONTROLS);
+    json_decref(json);
+    sp_model_free(model);
+}
+
+static void only_chosen_measures_are_taken(void **state) {
+    (void)state;
+    sp_model *model = small_model(SP_NORMALIZER_SOFTPICK);
+    sp_measure_options options = sp_measure_options_default();
+    options.measures = "entropy,kurtosis";
+    json_t *json = measured(model, &options);
+    assert_int_equal(json_object_size(json), 2);
+    assert_true(value_of(json, "entropy") > 0 && value_of(json, "kurtosis") > 1);
+    json_decref(json);
+    json = measured(model, NULL);
+    for (int i = 0; sp_measure_name(i); i++)
+        assert_int_equal(json_object_get(json, sp_measure_name(i)) != NULL, sp_measure_is_default(i));
+    json_decref(json);
+    sp_model_free(model);
+}
+
 /* ---- bad input ------------------------------------------------------------------------------------------------- */
 
 static int stop_at_once(void *user, const char *what, int64_t done, int64_t total) {
@@ -276,6 +343,20 @@ static void bad_input_is_named(void **state) {
     options.n_samples = 0;
     assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "n_samples");
     options.n_samples = 1;
+    options.measures = "kurtosis,sinkrate";
+    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "\"sinkrate\"; there are all, sink_rate, ");
+    options.measures = "";
+    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "measure \"\"");
+    options.measures = NULL;
+    options.T = 64;
+    options.lengths = (const int64_t[]){16, 16, 65};
+    options.n_lengths = 2;
+    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "length 16 follows 16");
+    options.lengths++;
+    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "length 65 is more");
+    options.n_lengths = 65;
+    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "65 lengths");
+    options.n_lengths = 0;
     options.struct_bytes = 1;
     assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "options");
     sp_model_free(model);
@@ -383,6 +464,44 @@ static void maps_are_causal_and_sum_to_one_in_softmax(void **state) {
     sp_model_free(model);
 }
 
+/* By the maps of all heads, which the same answer holds. */
+static void rollout_is_the_product_of_the_layers(void **state) {
+    (void)state;
+    enum { MOST = 64 };
+    for (int normalizer = 0; normalizer <= SP_NORMALIZER_SOFTMAX; normalizer++) {
+        sp_model *model = small_model((sp_normalizer)normalizer);
+        json_t *json = maps_of(model, LAYERS * HEADS), *maps = json_object_get(json, "maps"), *map;
+        size_t T = json_array_size(json_object_get(json, "tokens")), i;
+        assert_true(T <= MOST);
+        static double product[MOST][MOST], next[MOST][MOST];
+        for (size_t t = 0; t < T; t++)
+            for (size_t j = 0; j < T; j++) product[t][j] = t == j;
+        for (int layer = 0; layer < LAYERS; layer++) {
+            memset(next, 0, sizeof next);
+            for (size_t t = 0; t < T; t++) {
+                double sum = 1;
+                for (size_t c = 0; c < T; c++) next[t][c] = product[t][c];
+                json_array_foreach(maps, i, map) {
+                    if (json_integer_value(json_object_get(map, "layer")) != layer) continue;
+                    for (size_t j = 0; j < T; j++) {
+                        sum += weight(map, t, j) / HEADS;
+                        for (size_t c = 0; c < T; c++) next[t][c] += weight(map, t, j) / HEADS * product[j][c];
+                    }
+                }
+                for (size_t c = 0; c < T; c++) next[t][c] /= sum;
+            }
+            memcpy(product, next, sizeof product);
+        }
+        const json_t *rollout = json_object_get(json, "rollout");
+        for (size_t t = 0; t < T; t++) {
+            assert_int_equal(json_array_size(json_array_get(json_object_get(rollout, "weights"), t)), t + 1);
+            for (size_t j = 0; j <= t; j++) assert_true(fabs(weight(rollout, t, j) - product[t][j]) < 1e-3);
+        }
+        json_decref(json);
+        sp_model_free(model);
+    }
+}
+
 static double mass_on_first(const json_t *map, size_t T) {
     double sum = 0;
     for (size_t t = 0; t < T; t++) sum += weight(map, t, 0);
@@ -457,6 +576,9 @@ int main(void) {
         cmocka_unit_test(default_length_is_that_of_the_model),
         cmocka_unit_test(sinks_stand_with_and_without_bos),
         cmocka_unit_test(bf16_measures_are_near_those_of_f32),
+        cmocka_unit_test(lengths_of_one_pass_are_those_of_a_pass_each),
+        cmocka_unit_test(dead_heads_are_masked_without_harm),
+        cmocka_unit_test(only_chosen_measures_are_taken),
         cmocka_unit_test(bad_input_is_named),
         cmocka_unit_test(text_without_validation_split_is_refused),
         cmocka_unit_test(text_shorter_than_a_sample_is_refused),
@@ -464,6 +586,7 @@ int main(void) {
         cmocka_unit_test(model_without_bos_cannot_begin_with_it),
         cmocka_unit_test(progress_can_cancel),
         cmocka_unit_test(maps_are_causal_and_sum_to_one_in_softmax),
+        cmocka_unit_test(rollout_is_the_product_of_the_layers),
         cmocka_unit_test(first_map_has_the_most_mass_on_the_first_token),
         cmocka_unit_test(silent_heads_are_shown_as_such),
         cmocka_unit_test(maps_of_bad_text_are_refused),

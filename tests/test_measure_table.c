@@ -43,9 +43,10 @@ static void observe_hidden(const sp_observer *observer, int64_t layer, bool mass
 
 static json_t *measured(bool massive, const char *variant) {
     static const float scores[L][H] = {{1, -1, -1}, {1, 1, -1}}, other[H] = {-1, -1, -1};
-    sp_model_config config = {.n_layers = L, .n_heads = H, .width = C};
+    sp_model_config config = {.n_layers = L, .n_heads = H, .n_kv_heads = H, .width = C};
+    sp_measure_options options = {.T = T, .measures = "all"};
     sp_measures measures;
-    assert_int_equal(sp_measures_open(&measures, &config, T, SP_DTYPE_BF16), SP_OK);
+    assert_int_equal(sp_measures_open(&measures, &config, SP_DTYPE_BF16, &options), SP_OK);
     sp_observer observer = sp_measures_observer(&measures), second = sp_measures_variant_observer(&measures);
     for (; measures.n_samples < N_SAMPLES; measures.n_samples += B) {
         for (int64_t l = 0; l < L; l++) observe_attention(&observer, l, scores[l]);
@@ -59,6 +60,7 @@ static json_t *measured(bool massive, const char *variant) {
     return json;
 }
 
+/* json[measure][key] */
 static double number(const json_t *json, const char *measure, const char *key) {
     const json_t *value = json_object_get(json_object_get(json, measure), key);
     if (!json_is_number(value)) fail_msg("%s.%s is not a number", measure, key);
@@ -86,7 +88,8 @@ static void every_measure_stands_with_its_conditions(void **state) {
         assert_true(json_is_number(threshold) || json_is_null(threshold));
         const json_t *layers = json_object_get(entry, "per_layer"), *heads = json_object_get(entry, "per_layer_head");
         const json_t *states = json_object_get(entry, "per_state");
-        assert_int_equal(!!layers + !!heads + !!states, 1);
+        bool is_masking = strcmp(sp_measure_name(n), "masking") == 0;
+        assert_int_equal(!!layers + !!heads + !!states, is_masking ? 0 : 1);
         if (layers) assert_int_equal(json_array_size(layers), L);
         if (states) assert_int_equal(json_array_size(states), L + 1);
         if (heads) assert_int_equal(json_array_size(heads), L);
@@ -153,6 +156,76 @@ static void massive_activations_are_counted_per_sample_and_named(void **state) {
     json_decref(json);
 }
 
+static double entry(const json_t *list, size_t i) { return json_number_value(json_array_get(list, i)); }
+
+static void lengths_stand_beside_the_measures_of_the_first_token(void **state) {
+    (void)state;
+    json_t *json = measured(false, NULL);
+    const json_t *by_length = json_object_get(json_object_get(json, "sink_rate"), "by_length");
+    const json_t *lengths = json_object_get(by_length, "length"), *values = json_object_get(by_length, "value");
+    assert_int_equal(json_array_size(lengths), 3);
+    assert_near(entry(lengths, 0), 16);
+    assert_near(entry(lengths, 2), T);
+    assert_near(entry(values, 2), number(json, "sink_rate", "value"));
+    by_length = json_object_get(json_object_get(json, "first_token_mass"), "by_length");
+    double uniform = 0; /* three of six heads weigh all keys alike */
+    for (int t = 0; t < 16; t++) uniform += 1. / (t + 1) / 16;
+    assert_near(entry(json_object_get(by_length, "value"), 0), uniform / 2);
+    assert_near(entry(json_object_get(by_length, "n_sequences"), 0), N_SAMPLES);
+    json_decref(json);
+}
+
+static void whole_rows_are_told_by_block_key_and_context(void **state) {
+    (void)state;
+    json_t *json = measured(false, NULL), *block;
+    const json_t *blocks = json_object_get(json_object_get(json, "dead_blocks"), "blocks");
+    size_t i;
+    assert_int_equal(json_array_size(blocks), SP_BLOCK_SIZES);
+    json_array_foreach(blocks, i, block) {
+        assert_string_equal(json_string_value(json_object_get(block, "name")), sp_block_sizes[i].name);
+        assert_near(json_number_value(json_object_get(block, "value")), 0.5);
+    }
+    double entropy = 0, uniform = 0;
+    for (int t = 0; t < T; t++) {
+        entropy += log(t + 1) / T;
+        uniform += 1. / (t + 1) / T;
+    }
+    assert_near(number(json, "entropy", "value"), entropy); /* of the heads that are not silent */
+    assert_near(number(json_object_get(json, "entropy"), "variants", "of_the_most"), 1);
+    assert_near(number(json, "largest_weight", "value"), uniform / 2);
+    assert_near(number(json_object_get(json, "largest_weight"), "variants", "live_rows"), uniform);
+    const json_t *context = json_object_get(json_object_get(json, "largest_weight"), "by_context");
+    assert_near(entry(json_object_get(context, "keys"), 9), 10);
+    assert_near(entry(json_object_get(context, "weight"), 9), 0.1 / 2);
+    assert_near(entry(json_object_get(context, "live_rows"), 9), 0.1);
+    const json_t *position = json_object_get(json_object_get(json, "sink_rate_elsewhere"), "by_position");
+    assert_near(entry(json_object_get(position, "position"), 3), 3);
+    assert_near(entry(json_object_get(position, "weight"), 0), uniform / 2);
+    assert_near(entry(json_object_get(position, "sinks"), 0), 0);
+    json_decref(json);
+}
+
+/* The channel of -4000 is the largest of its layer; the other layers have theirs. */
+static void massive_activations_are_placed_in_every_layer(void **state) {
+    (void)state;
+    json_t *json = measured(true, NULL);
+    const json_t *layers = json_object_get(json_object_get(json, "massive_activations"), "by_layer");
+    assert_int_equal(json_array_size(layers), L);
+    const json_t *first = json_array_get(layers, 0), *second = json_array_get(layers, 1);
+    assert_near(json_number_value(json_object_get(first, "median")), 2);
+    assert_near(json_number_value(json_object_get(second, "median")), 3);
+    assert_near(json_number_value(json_object_get(json_array_get(json_object_get(first, "top"), 0), "value")), -2);
+    const json_t *top = json_object_get(second, "top");
+    assert_int_equal(json_array_size(top), 3);
+    assert_near(json_number_value(json_object_get(json_array_get(top, 0), "value")), -4000);
+    assert_near(fabs(json_number_value(json_object_get(json_array_get(top, 1), "value"))), 3);
+    for (size_t i = 0; i < 3; i++) /* each another channel */
+        for (size_t k = 0; k < i; k++)
+            assert_false(json_equal(json_object_get(json_array_get(top, i), "channel"),
+                                    json_object_get(json_array_get(top, k), "channel")));
+    json_decref(json);
+}
+
 static void variant_stands_beside_the_measures_of_the_first_token_alone(void **state) {
     (void)state;
     json_t *json = measured(false, "without_bos");
@@ -171,9 +244,10 @@ static void variant_stands_beside_the_measures_of_the_first_token_alone(void **s
 
 static void observation_of_another_shape_is_refused(void **state) {
     (void)state;
-    sp_model_config config = {.n_layers = L, .n_heads = H, .width = C};
+    sp_model_config config = {.n_layers = L, .n_heads = H, .n_kv_heads = H, .width = C};
+    sp_measure_options options = {.T = T, .measures = "all"};
     sp_measures measures;
-    assert_int_equal(sp_measures_open(&measures, &config, T, SP_DTYPE_F32), SP_OK);
+    assert_int_equal(sp_measures_open(&measures, &config, SP_DTYPE_F32, &options), SP_OK);
     sp_observer observer = sp_measures_observer(&measures);
     float x[T * C] = {0};
     assert_int_equal(observer.hidden(observer.user, 0, x, T - 1, C), SP_INTERNAL);
@@ -188,6 +262,9 @@ int main(void) {
         cmocka_unit_test(values_are_those_of_the_observations),
         cmocka_unit_test(residual_stream_is_pooled_as_named),
         cmocka_unit_test(massive_activations_are_counted_per_sample_and_named),
+        cmocka_unit_test(lengths_stand_beside_the_measures_of_the_first_token),
+        cmocka_unit_test(whole_rows_are_told_by_block_key_and_context),
+        cmocka_unit_test(massive_activations_are_placed_in_every_layer),
         cmocka_unit_test(variant_stands_beside_the_measures_of_the_first_token_alone),
         cmocka_unit_test(observation_of_another_shape_is_refused),
     };

@@ -82,6 +82,13 @@ SP_API SP_MUST_CHECK sp_status sp_checkpoint_write(const char *folder, const sp_
 /* Path of the newest complete checkpoint run/step-XXXXXXXX; *folder NULL if there is none.  Caller frees.  A newer one
  * that does not open is passed over with a warning in the log. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_newest(const char *run_folder, char **folder);
+typedef struct sp_checkpoint_step {
+    int64_t step;
+    char *folder;
+} sp_checkpoint_step;
+/* All complete checkpoints of a run, oldest first; `n` is 0 if there is none.  Free with sp_checkpoint_list_free. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_list(const char *run_folder, sp_checkpoint_step **steps, int64_t *n);
+SP_API void sp_checkpoint_list_free(sp_checkpoint_step *steps, int64_t n);
 /* Removes all but the newest `keep` (>= 1) complete checkpoints of a run, and temporary folders that a killed run
  * left.  Not while another process writes into the run. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_prune(const char *run_folder, int64_t keep);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "checkpoint/folder_swap.h"
 
 enum { NAME_BYTES = 64, DIGITS_MIN = 8, DIGITS_MAX = 18 };
@@ -116,6 +117,39 @@ sp_status sp_checkpoint_newest(const char *run_folder, char **folder) {
 done:
     free(steps);
     return status;
+}
+
+sp_status sp_checkpoint_list(const char *run_folder, sp_checkpoint_step **out, int64_t *n_out) {
+    *out = NULL;
+    *n_out = 0;
+    step *steps;
+    int64_t n;
+    sp_checkpoint_step *list = NULL;
+    sp_status status = list_steps(run_folder, &steps, &n);
+    if (status == SP_OK) status = sp_allocate((void **)&list, (n + 1) * (int64_t)sizeof *list, "a list of checkpoints");
+    for (int64_t i = n - 1; status == SP_OK && i >= 0; i--) {
+        char path[SP_PATH_BYTES];
+        bool complete = false;
+        SP_TRY_OR_DONE(find_step(run_folder, &steps[i], path, &complete));
+        if (!complete) continue;
+        list[*n_out] = (sp_checkpoint_step){steps[i].number, strdup(path)};
+        SP_REQUIRE_OR_DONE(list[*n_out].folder, SP_OUT_OF_MEMORY, "%s: no memory for its name", path);
+        ++*n_out;
+    }
+done:
+    free(steps);
+    if (status == SP_OK) {
+        *out = list;
+        return SP_OK;
+    }
+    sp_checkpoint_list_free(list, *n_out);
+    *n_out = 0;
+    return status;
+}
+
+void sp_checkpoint_list_free(sp_checkpoint_step *steps, int64_t n) {
+    for (int64_t i = 0; i < n; i++) free(steps[i].folder);
+    free(steps);
 }
 
 /* Removes the step unless `keep` more complete ones are wanted; *kept counts these. */

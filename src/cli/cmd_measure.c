@@ -1,4 +1,5 @@
-/* softpick measure: the measures of one model on the held-out text, as a table or as JSON. */
+/* softpick measure: the measures of one model, or of every checkpoint of a run, on the held-out text, as a table or as
+ * JSON. */
 #define _GNU_SOURCE
 #include "cli/cli.h"
 
@@ -8,9 +9,13 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "cli/measure_print.h"
 #include "cli/open_model.h"
 #include "cli/placement.h"
+#include "softpick/checkpoint.h"
 #include "softpick/measure.h"
+
+enum { LENGTHS_MAX = 64 };
 
 typedef struct measure_arguments {
     const char *model, *data, *out;
@@ -19,13 +24,17 @@ typedef struct measure_arguments {
     bool has_dtype;
     sp_dtype dtype;
     int64_t n_threads;
-    bool json;
+    bool json, over_checkpoints;
+    int64_t lengths[LENGTHS_MAX];
     sp_measure_options options;
 } measure_arguments;
 
 enum {
     KEY_DATA = 256,
+    KEY_MEASURES,
     KEY_LENGTH,
+    KEY_LENGTHS,
+    KEY_OVER_CHECKPOINTS,
     KEY_SAMPLES,
     KEY_PACKING,
     KEY_ATTENTION,
@@ -39,8 +48,14 @@ enum {
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is measured:", 1},
     {"data", KEY_DATA, "DIR", 0, "token shards made by softpick tokenize; their validation split is read", 0},
+    {"measures", KEY_MEASURES, "LIST", 0,
+     "names with commas between them, or all (default: those without a star below, the quick ones)", 0},
     {"length", KEY_LENGTH, "N", 0, "tokens per sample (default: 512, or the model's positions if fewer)", 0},
     {"T", 0, NULL, OPTION_ALIAS, NULL, 0},
+    {"lengths", KEY_LENGTHS, "LIST", 0,
+     "lengths of which sink rates are told, all from the same pass (default: 16,32,64,... and the length)", 0},
+    {"over-checkpoints", KEY_OVER_CHECKPOINTS, NULL, 0,
+     "MODEL is a run: measure every checkpoint that it keeps (softpick train --keep)", 0},
     {"samples", KEY_SAMPLES, "N", 0, "samples, in the order of the text (default: 32, or all if there are fewer)", 0},
     {"packing", KEY_PACKING, "WAY", 0,
      "bos: each sample begins with BOS (default); concatenate: the paper's way; documents: attention stays within them",
@@ -58,11 +73,28 @@ static const struct argp_option options[] = {
     {0},
 };
 
+/* "64,128,256" */
+static void read_lengths(measure_arguments *arguments, struct argp_state *state, char *list) {
+    sp_measure_options *measure = &arguments->options;
+    measure->lengths = arguments->lengths;
+    measure->n_lengths = 0;
+    for (char *one; (one = strsep(&list, ","));) {
+        if (measure->n_lengths == LENGTHS_MAX) argp_error(state, "--lengths: more than %d", LENGTHS_MAX);
+        arguments->lengths[measure->n_lengths++] = cli_count(state, "--lengths", one, 2, 1 << 24);
+    }
+}
+
 static error_t parse_option(int key, char *value, struct argp_state *state) {
     measure_arguments *arguments = state->input;
     sp_measure_options *measure = &arguments->options;
     switch (key) {
     case KEY_DATA: arguments->data = value; break;
+    case KEY_MEASURES:
+        measure->measures = value;
+        if (sp_measure_check_list(value) != SP_OK) argp_error(state, "--measures: %s", sp_last_message());
+        break;
+    case KEY_LENGTHS: read_lengths(arguments, state, value); break;
+    case KEY_OVER_CHECKPOINTS: arguments->over_checkpoints = true; break;
     case KEY_LENGTH: measure->T = cli_count(state, "--length", value, 2, 1 << 24); break;
     case KEY_SAMPLES: measure->n_samples = cli_count(state, "--samples", value, 1, INT64_MAX); break;
     case KEY_PACKING:
@@ -115,7 +147,7 @@ static char *add_definitions(int key, const char *text, void *input) {
     if (!stream) return NULL;
     fputs("Measures:\n", stream);
     for (int i = 0; sp_measure_name(i); i++) {
-        fprintf(stream, "  %s\n", sp_measure_name(i));
+        fprintf(stream, "  %s%s\n", sp_measure_name(i), sp_measure_is_default(i) ? "" : " *");
         print_wrapped(stream, sp_measure_definition(i));
     }
     fprintf(stream, "\n%s", text);
@@ -131,143 +163,117 @@ static const struct argp parser = {
            "stream.  MODEL is a checkpoint folder, or a run folder, of which the newest checkpoint is taken."
            "\vExamples:\n"
            "  softpick measure runs/softpick --data tokens\n"
-           "  softpick measure runs/softmax --data tokens --T 2048 --json > out.json\n\n"
+           "  softpick measure runs/softmax --data tokens --T 2048 --measures all --json > out.json\n"
+           "  softpick measure runs/softpick --data tokens --over-checkpoints --measures dead_heads,sink_rate\n\n"
            "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
     .help_filter = add_definitions,
 };
 
-/* ---- the table ------------------------------------------------------------------------------------------------- */
-
-/* A JSON number; NAN for null. */
-static double number_of(const json_t *json) { return json_is_number(json) ? json_number_value(json) : NAN; }
-
-/* A value as people read it: shares in percent. */
-static const char *shown(char out[32], double value, const char *unit) {
-    if (!isfinite(value))
-        snprintf(out, 32, "not finite");
-    else if (strcmp(unit, "share") == 0)
-        snprintf(out, 32, "%.2f%%", 100 * value);
-    else
-        snprintf(out, 32, "%.4g", value);
-    return out;
-}
-
-/* Mean of a layer's heads, or the layer's own number. */
-static double layer_value(const json_t *layer) {
-    if (!json_is_array(layer)) return number_of(layer);
-    double sum = 0;
-    size_t h;
-    const json_t *head;
-    json_array_foreach(layer, h, head) sum += number_of(head);
-    return sum / (double)json_array_size(layer);
-}
-
-/* "0.00% (layer 0) .. 12.50% (layer 5)" */
-static void print_layers(const json_t *measure, const char *unit) {
-    const json_t *layers = json_object_get(measure, "per_layer"), *layer;
-    if (!layers) layers = json_object_get(measure, "per_layer_head");
-    if (!layers) return;
-    size_t l, lowest = 0, highest = 0;
-    json_array_foreach(layers, l, layer) {
-        double value = layer_value(layer);
-        if (value < layer_value(json_array_get(layers, lowest))) lowest = l;
-        if (value > layer_value(json_array_get(layers, highest))) highest = l;
-    }
-    char low[32], high[32];
-    shown(low, layer_value(json_array_get(layers, lowest)), unit);
-    shown(high, layer_value(json_array_get(layers, highest)), unit);
-    if (strcmp(low, high) == 0)
-        printf("  %s in every layer", low);
-    else
-        printf("  %s (layer %zu) .. %s (layer %zu)", low, lowest, high, highest);
-    const char *per_head = json_string_value(json_object_get(measure, "per_layer_head_unit"));
-    if (per_head) printf(", %s", per_head);
-}
-
-static void print_peaks(json_t *measure) {
-    size_t i;
-    json_t *peak;
-    json_array_foreach(json_object_get(measure, "top"), i, peak) {
-        double value = 0, median = 0;
-        json_int_t layer = 0, channel = 0, position = 0;
-        if (json_unpack(peak, "{s:F, s:F, s:I, s:I, s:I}", "value", &value, "median", &median, "layer", &layer,
-                        "channel", &channel, "position", &position) == 0)
-            printf("  %-20s %12.4g  layer %lld, channel %lld, position %lld; median %.3g\n", "peak", value,
-                   (long long)layer, (long long)channel, (long long)position, median);
-    }
-}
-
-static void print_measure(const char *name, json_t *measure) {
-    const char *unit = json_string_value(json_object_get(measure, "unit")), *variant;
-    char text[32];
-    printf("%-22s %12s", name, shown(text, number_of(json_object_get(measure, "value")), unit));
-    print_layers(measure, unit);
-    putchar('\n');
-    json_t *value;
-    json_object_foreach(json_object_get(measure, "variants"), variant, value)
-        printf("  %-20s %12s\n", variant, shown(text, number_of(value), unit));
-    print_peaks(measure);
-}
-
-static void print_table(const json_t *document) {
-    json_t *measures = json_object_get(document, "measures");
-    const json_t *first = json_object_get(measures, sp_measure_name(0));
-    printf("model    %s (%s)\n", json_string_value(json_object_get(document, "model")),
-           json_string_value(json_object_get(document, "attention_function")));
-    printf("samples  %lld of %lld tokens, packing %s, %s\n\n",
-           (long long)json_integer_value(json_object_get(first, "n_samples")),
-           (long long)json_integer_value(json_object_get(first, "T")),
-           json_string_value(json_object_get(document, "packing")), json_string_value(json_object_get(first, "dtype")));
-    printf("%-22s %12s  %s\n", "measure", "value", "lowest and highest layer");
-    for (int i = 0; sp_measure_name(i); i++)
-        print_measure(sp_measure_name(i), json_object_get(measures, sp_measure_name(i)));
-}
+/* What is told of every checkpoint of a run if nothing else is asked for. */
+#define RUN_MEASURES "dead_heads,dead_heads_0.01,silent_heads,sink_rate,row_mass,sparsity,kurtosis"
 
 /* ---- the command ----------------------------------------------------------------------------------------------- */
 
-/* {schema, model, attention_function, data, packing, measures} */
-static sp_status measure_model(json_t **document, const measure_arguments *arguments) {
-    *document = NULL;
+/* Measures of the checkpoint in a folder, and the name of its attention function. */
+static sp_status measure_folder(json_t **measures, const char **attention, char **opened,
+                                const measure_arguments *arguments, const char *path) {
     sp_model *model = NULL;
-    char *folder = NULL, *text = NULL;
-    json_t *measures = NULL;
+    char *text = NULL;
+    *measures = NULL;
+    *opened = NULL;
     sp_status status = SP_OK;
     sp_model_options how = sp_model_options_default();
     how.device = arguments->device;
     how.dtype = arguments->dtype;
     how.attention = arguments->attention;
-    SP_TRY_OR_DONE(cli_open_model_with(&model, arguments->model, &how, &folder));
+    SP_TRY_OR_DONE(cli_open_model_with(&model, path, &how, opened));
+    *attention = sp_normalizer_name(sp_model_config_of(model)->attention_function);
     SP_TRY_OR_DONE(sp_measure(model, arguments->data, &arguments->options, &text));
-    SP_TRY_OR_DONE(sp_json_parse(&measures, text, (int64_t)strlen(text), "measures"));
-    *document =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "schema", "softpick-measure/1", "model", folder,
-                  "attention_function", sp_normalizer_name(sp_model_config_of(model)->attention_function), "data",
-                  arguments->data, "packing", sp_packing_name(arguments->options.packing), "measures", measures);
-    SP_REQUIRE_OR_DONE(*document, SP_BAD_ARGUMENT, "%s or %s is not UTF-8", folder, arguments->data);
-    if (arguments->out) status = sp_json_write(arguments->out, *document);
+    status = sp_json_parse(measures, text, (int64_t)strlen(text), "measures");
 done:
-    json_decref(measures);
     free(text);
-    free(folder);
     sp_model_free(model);
     return status;
 }
 
+/* {schema, model, attention_function, data, packing, measures} */
+static sp_status measure_model(json_t **document, const measure_arguments *arguments) {
+    *document = NULL;
+    char *folder;
+    const char *attention;
+    json_t *measures;
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(measure_folder(&measures, &attention, &folder, arguments, arguments->model));
+    *document = json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "schema", "softpick-measure/1", "model", folder,
+                          "attention_function", attention, "data", arguments->data, "packing",
+                          sp_packing_name(arguments->options.packing), "measures", measures);
+    SP_REQUIRE_OR_DONE(*document, SP_BAD_ARGUMENT, "%s or %s is not UTF-8", folder, arguments->data);
+done:
+    json_decref(measures);
+    free(folder);
+    return status;
+}
+
+static sp_status measure_step(json_t *checkpoints, const char **attention, const measure_arguments *arguments,
+                              const sp_checkpoint_step *at) {
+    char *folder;
+    json_t *measures;
+    sp_status status = measure_folder(&measures, attention, &folder, arguments, at->folder);
+    if (status == SP_OK &&
+        json_array_append_new(checkpoints, json_pack("{s:I, s:s, s:O}", "step", (json_int_t)at->step, "model", folder,
+                                                     "measures", measures)) != 0)
+        status = sp_fail(SP_BAD_ARGUMENT, "%s is not UTF-8", folder);
+    json_decref(measures);
+    free(folder);
+    return status;
+}
+
+/* {schema, run, attention_function, data, packing, checkpoints: [{step, model, measures}, ...]} */
+static sp_status measure_run(json_t **document, const measure_arguments *arguments) {
+    *document = NULL;
+    sp_checkpoint_step *steps;
+    int64_t n;
+    const char *attention = "";
+    json_t *checkpoints = json_array();
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_checkpoint_list(arguments->model, &steps, &n));
+    SP_REQUIRE_OR_DONE(n > 0, SP_BAD_FILE, "%s: not a run with checkpoints", arguments->model);
+    for (int64_t i = 0; i < n; i++) SP_TRY_OR_DONE(measure_step(checkpoints, &attention, arguments, &steps[i]));
+    *document = json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "schema", "softpick-measure-run/1", "run",
+                          arguments->model, "attention_function", attention, "data", arguments->data, "packing",
+                          sp_packing_name(arguments->options.packing), "checkpoints", checkpoints);
+    SP_REQUIRE_OR_DONE(*document, SP_BAD_ARGUMENT, "%s or %s is not UTF-8", arguments->model, arguments->data);
+done:
+    sp_checkpoint_list_free(steps, n);
+    json_decref(checkpoints);
+    return status;
+}
+
+static void print_document(const json_t *document) {
+    if (json_object_get(document, "checkpoints"))
+        measure_print_run(document);
+    else
+        measure_print_model(document);
+}
+
 int cmd_measure(int argc, char **argv) {
-    measure_arguments arguments = {.options = sp_measure_options_default()};
+    static measure_arguments arguments;
+    arguments = (measure_arguments){.options = sp_measure_options_default()};
     cli_parse(&parser, argc, argv, &arguments);
     cli_set_threads(arguments.n_threads);
     cli_catch_signals();
     arguments.options.progress = cli_progress;
+    if (arguments.over_checkpoints && !arguments.options.measures) arguments.options.measures = RUN_MEASURES;
 
     json_t *document;
     char *text = NULL;
-    sp_status status = measure_model(&document, &arguments);
+    sp_status status = (arguments.over_checkpoints ? measure_run : measure_model)(&document, &arguments);
+    if (status == SP_OK && arguments.out) status = sp_json_write(arguments.out, document);
     if (status == SP_OK && arguments.json) status = sp_json_format(&text, document, 0);
     if (status == SP_OK && text)
         puts(text);
     else if (status == SP_OK)
-        print_table(document);
+        print_document(document);
     free(text);
     json_decref(document);
     return status == SP_OK ? CLI_DONE : cli_fail(status);

@@ -13,7 +13,9 @@ sp_status sp_hidden_sums_open(sp_hidden_sums *sums, int64_t n_layers, int64_t C)
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_allocate((void **)&sums->moments, n * (int64_t)sizeof *sums->moments, "measures"));
     SP_TRY_OR_DONE(sp_allocate((void **)&sums->n_massive, n * (int64_t)sizeof *sums->n_massive, "measures"));
-    SP_TRY_OR_DONE(sp_allocate((void **)&sums->peaks, C * (int64_t)sizeof *sums->peaks, "measures"));
+    SP_TRY_OR_DONE(sp_allocate((void **)&sums->medians, n * (int64_t)sizeof *sums->medians, "measures"));
+    SP_TRY_OR_DONE(sp_allocate((void **)&sums->n_medians, n * (int64_t)sizeof *sums->n_medians, "measures"));
+    SP_TRY_OR_DONE(sp_allocate((void **)&sums->peaks, n_layers * C * (int64_t)sizeof *sums->peaks, "measures"));
     SP_TRY_OR_DONE(sp_allocate((void **)&sums->counts, SP_MEDIAN_COUNTS * (int64_t)sizeof *sums->counts, "measures"));
 done:
     if (status != SP_OK) sp_hidden_sums_close(sums);
@@ -23,6 +25,8 @@ done:
 void sp_hidden_sums_close(sp_hidden_sums *sums) {
     free(sums->moments);
     free(sums->n_massive);
+    free(sums->medians);
+    free(sums->n_medians);
     free(sums->peaks);
     free(sums->counts);
     *sums = (sp_hidden_sums){0};
@@ -61,14 +65,16 @@ float sp_median_magnitude(const float *x, int64_t n, int64_t *counts) {
 
 static void add_massive(sp_hidden_sums *sums, int64_t layer, int64_t sample, const float *x, int64_t T) {
     int64_t C = sums->C;
+    sp_peak *peaks = sums->peaks + (layer - 1) * C;
     float median = sp_median_magnitude(x, T * C, sums->counts);
+    sums->medians[layer] += (double)median;
+    sums->n_medians[layer]++;
     double bound = fmax(SP_MASSIVE_VALUE, SP_MASSIVE_RATIO * (double)median);
     for (int64_t t = 0; t < T; t++)
         for (int64_t c = 0; c < C; c++) {
             float value = x[t * C + c];
             sums->n_massive[layer] += (double)fabsf(value) > bound;
-            if (fabsf(value) > fabsf(sums->peaks[c].value))
-                sums->peaks[c] = (sp_peak){value, layer, sample, t, c, median};
+            if (fabsf(value) > fabsf(peaks[c].value)) peaks[c] = (sp_peak){value, layer, sample, t, c, median};
         }
 }
 

@@ -22,7 +22,9 @@ typedef struct sp_hidden_sums {
     int64_t C;
     sp_moments *moments; /* (L+2): embedding, after block 1..L, after the final norm */
     int64_t *n_massive;  /* (L+2): massive activations; counted after blocks alone */
-    sp_peak *peaks;      /* (C): over the blocks */
+    double *medians;     /* (L+2): sum over samples of the median magnitude, after blocks alone */
+    int64_t *n_medians;  /* (L+2) */
+    sp_peak *peaks;      /* (L,C): after each block */
     int64_t *counts;     /* workspace of the median */
 } sp_hidden_sums;
 

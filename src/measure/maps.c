@@ -10,6 +10,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/status.h"
+#include "measure/rollout.h"
 
 enum { TOKENS_MAX = 256 };
 
@@ -129,9 +130,9 @@ static sp_status draw_layer(void *user, int64_t layer, const sp_attention *probl
 /* ---- JSON ------------------------------------------------------------------------------------------------------ */
 
 /* Four digits are enough for a picture, and keep what is exactly 0 apart from what is small. */
-static json_t *short_number(float value) {
+static json_t *short_number(double value) {
     char digits[32];
-    snprintf(digits, sizeof digits, "%.4g", (double)value);
+    snprintf(digits, sizeof digits, "%.4g", value);
     return sp_json_number(strtod(digits, NULL));
 }
 
@@ -139,7 +140,7 @@ static json_t *map_json(const shown_head *shown, int64_t T) {
     json_t *map = json_object(), *rows = json_array();
     for (int64_t t = 0; t < T; t++) {
         json_t *row = json_array();
-        for (int64_t j = 0; j < T; j++) json_array_append_new(row, short_number(shown->weights[t * T + j]));
+        for (int64_t j = 0; j < T; j++) json_array_append_new(row, short_number((double)shown->weights[t * T + j]));
         json_array_append_new(rows, row);
     }
     json_object_set_new(map, "layer", json_integer(shown->layer));
@@ -149,8 +150,23 @@ static json_t *map_json(const shown_head *shown, int64_t T) {
     return map;
 }
 
+/* Rows end with their own token. */
+static json_t *rollout_json(const sp_rollout *rollout) {
+    json_t *rows = json_array();
+    for (int64_t t = 0; t < rollout->T; t++) {
+        json_t *row = json_array();
+        for (int64_t j = 0; j <= t; j++) json_array_append_new(row, short_number(rollout->product[t * rollout->T + j]));
+        json_array_append_new(rows, row);
+    }
+    return json_pack("{s:s, s:o}", "definition",
+                     "attention rollout: the product over the layers of (mean over heads of the weights + 1), each row "
+                     "divided by its sum",
+                     "weights", rows);
+}
+
 static sp_status format_maps(char **json, const sp_tokenizer *tokenizer, const char *text, const int32_t *tokens,
-                             int64_t T, const shown_head *shown, int64_t n_shown) {
+                             const shown_head *shown, int64_t n_shown, const sp_rollout *rollout) {
+    int64_t T = rollout->T;
     json_t *quoted = json_string(text); /* NULL: not UTF-8 */
     SP_REQUIRE(quoted, SP_BAD_ARGUMENT, "the text for attention maps is not UTF-8");
     json_t *root = json_object(), *pieces = json_array(), *maps = json_array();
@@ -162,6 +178,7 @@ static sp_status format_maps(char **json, const sp_tokenizer *tokenizer, const c
     json_object_set_new(root, "text", quoted);
     json_object_set_new(root, "tokens", pieces);
     json_object_set_new(root, "maps", maps);
+    json_object_set_new(root, "rollout", rollout_json(rollout));
     sp_status status = sp_json_format(json, root, 1);
     json_decref(root);
     return status;
@@ -222,6 +239,8 @@ sp_status sp_measure_maps(sp_model *model, const sp_tokenizer *tokenizer, const 
     int64_t n = config->n_layers * config->n_heads, n_shown = n_heads_max < n ? n_heads_max : n;
     int32_t *tokens = NULL, *targets = NULL;
     shown_head *shown = NULL;
+    sp_rollout rollout = {0};
+    sp_observer rolling;
     sp_batch batch = {.B = 1};
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(encode(&tokens, &batch.T, config, tokenizer, text));
@@ -233,9 +252,13 @@ sp_status sp_measure_maps(sp_model *model, const sp_tokenizer *tokenizer, const 
     SP_TRY_OR_DONE(select_heads(shown, n_shown, model, &batch));
     drawing maps = {.shown = shown, .n_shown = n_shown, .T = batch.T};
     SP_TRY_OR_DONE(sp_model_observe(model, &batch, &(sp_observer){.user = &maps, .attention = draw_layer}));
-    status = format_maps(json, tokenizer, text, tokens, batch.T, shown, n_shown);
+    SP_TRY_OR_DONE(sp_rollout_open(&rollout, config->n_heads, batch.T));
+    rolling = sp_rollout_observer(&rollout);
+    SP_TRY_OR_DONE(sp_model_observe(model, &batch, &rolling));
+    status = format_maps(json, tokenizer, text, tokens, shown, n_shown, &rollout);
 done:
     for (int64_t i = 0; shown && i < n_shown; i++) free(shown[i].weights);
+    sp_rollout_close(&rollout);
     free(shown);
     free(tokens);
     free(targets);
