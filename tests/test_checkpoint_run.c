@@ -115,6 +115,29 @@ static void newest_goes_by_number_not_by_name_or_time(void **state) {
     assert_int_equal(newest_step(run), 100000000);
 }
 
+static void list_has_the_complete_ones_oldest_first(void **state) {
+    const char *run = new_run(state, "list");
+    static const int64_t steps[] = {30, 10, 40, 20};
+    sp_checkpoint_step *list;
+    int64_t n;
+    assert_int_equal(sp_checkpoint_list(run, &list, &n), SP_OK);
+    assert_int_equal(n, 0);
+    sp_checkpoint_list_free(list, n);
+    for (int i = 0; i < 4; i++) assert_int_equal(write_step(step_folder(run, steps[i]), steps[i], false), SP_OK);
+    assert_int_equal(sp_file_write(path_in(step_folder(run, 20), "config.json"), "{\"cut", 5), SP_OK);
+    assert_int_equal(sp_checkpoint_list(run, &list, &n), SP_OK);
+    assert_int_equal(n, 3);
+    static const int64_t expected[] = {10, 30, 40};
+    for (int64_t i = 0; i < n; i++) {
+        assert_int_equal(list[i].step, expected[i]);
+        assert_int_equal(read_step(list[i].folder), expected[i]);
+    }
+    sp_checkpoint_list_free(list, n);
+    assert_int_equal(sp_checkpoint_list(path_in(*state, "no-such-run"), &list, &n), SP_OK);
+    assert_int_equal(n, 0);
+    sp_checkpoint_list_free(list, n);
+}
+
 static void other_folders_are_not_checkpoints(void **state) {
     const char *run = new_run(state, "others");
     static const char *const names[] = {"step-9", "step-00000009x",           "step-00000009.bak",
@@ -314,6 +337,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(run_without_checkpoints_has_no_newest),
         cmocka_unit_test(newest_goes_by_number_not_by_name_or_time),
+        cmocka_unit_test(list_has_the_complete_ones_oldest_first),
         cmocka_unit_test(other_folders_are_not_checkpoints),
         cmocka_unit_test(damaged_newest_is_passed_over),
         cmocka_unit_test(prune_keeps_the_newest),

@@ -169,9 +169,6 @@ static const struct argp parser = {
     .help_filter = add_definitions,
 };
 
-/* What is told of every checkpoint of a run if nothing else is asked for. */
-#define RUN_MEASURES "dead_heads,dead_heads_0.01,silent_heads,sink_rate,row_mass,sparsity,kurtosis"
-
 /* ---- the command ----------------------------------------------------------------------------------------------- */
 
 /* Measures of the checkpoint in a folder, and the name of its attention function. */
@@ -219,9 +216,8 @@ static sp_status measure_step(json_t *checkpoints, const char **attention, const
     char *folder;
     json_t *measures;
     sp_status status = measure_folder(&measures, attention, &folder, arguments, at->folder);
-    if (status == SP_OK &&
-        json_array_append_new(checkpoints, json_pack("{s:I, s:s, s:O}", "step", (json_int_t)at->step, "model", folder,
-                                                     "measures", measures)) != 0)
+    if (status == SP_OK && json_array_append_new(checkpoints, json_pack("{s:I, s:s, s:O}", "step", (json_int_t)at->step,
+                                                                        "model", folder, "measures", measures)) != 0)
         status = sp_fail(SP_BAD_ARGUMENT, "%s is not UTF-8", folder);
     json_decref(measures);
     free(folder);
@@ -239,8 +235,8 @@ static sp_status measure_run(json_t **document, const measure_arguments *argumen
     SP_TRY_OR_DONE(sp_checkpoint_list(arguments->model, &steps, &n));
     SP_REQUIRE_OR_DONE(n > 0, SP_BAD_FILE, "%s: not a run with checkpoints", arguments->model);
     for (int64_t i = 0; i < n; i++) SP_TRY_OR_DONE(measure_step(checkpoints, &attention, arguments, &steps[i]));
-    *document = json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "schema", "softpick-measure-run/1", "run",
-                          arguments->model, "attention_function", attention, "data", arguments->data, "packing",
+    *document = json_pack("{s:s, s:s, s:s, s:s, s:s, s:O}", "schema", "softpick-measure-run/1", "run", arguments->model,
+                          "attention_function", attention, "data", arguments->data, "packing",
                           sp_packing_name(arguments->options.packing), "checkpoints", checkpoints);
     SP_REQUIRE_OR_DONE(*document, SP_BAD_ARGUMENT, "%s or %s is not UTF-8", arguments->model, arguments->data);
 done:
@@ -263,7 +259,7 @@ int cmd_measure(int argc, char **argv) {
     cli_set_threads(arguments.n_threads);
     cli_catch_signals();
     arguments.options.progress = cli_progress;
-    if (arguments.over_checkpoints && !arguments.options.measures) arguments.options.measures = RUN_MEASURES;
+    if (arguments.over_checkpoints && !arguments.options.measures) arguments.options.measures = CLI_RUN_MEASURES;
 
     json_t *document;
     char *text = NULL;

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "cli/cli.h"
 #include "cli/placement.h"
+#include "softpick/measure.h"
 #include "softpick/report.h"
 
 enum { KEY_TEXT = 't', KEY_OUT = 'o', KEY_PRESET = 'p', KEY_FORCE = 'f', KEY_THREADS = 'j', KEY_JSON = 1000 };
@@ -129,6 +130,7 @@ static sp_status check_settings(study *s) {
     SP_TRY(read_attention(s));
     SP_TRY(cli_device_find(&s->device, s->settings.device));
     SP_TRY(cli_dtype_find(&s->dtype, s->settings.dtype, s->device));
+    SP_TRY(sp_measure_check_list(s->settings.measures));
     sp_train_options options;
     SP_TRY(study_train_options(&options, s));
     SP_REQUIRE(s->settings.steps > 0 || s->settings.minutes > 0, SP_BAD_ARGUMENT,

@@ -87,7 +87,6 @@ static void print_blocks(json_t *measure) {
     }
 }
 
-/* "3 of 96 below 1e-06: loss 3.412; as many others: 3.502 3.498" */
 static void print_masked(json_t *measure) {
     size_t i, c;
     json_t *row, *control;
@@ -98,9 +97,9 @@ static void print_masked(json_t *measure) {
                (long long)json_integer_value(json_object_get(measure, "n_heads")),
                number_of(json_object_get(row, "threshold")));
         json_t *controls = json_object_get(row, "control_losses");
-        json_array_foreach(controls, c, control)
-            printf(c ? ", %.4f" : "; with %2$lld others %1$.4f", number_of(control),
-                   (long long)json_integer_value(json_object_get(row, "n_control_heads")));
+        if (json_array_size(controls) > 0)
+            printf("; with %lld others", (long long)json_integer_value(json_object_get(row, "n_control_heads")));
+        json_array_foreach(controls, c, control) printf("%s %.4f", c ? "," : "", number_of(control));
         putchar('\n');
     }
 }
@@ -120,9 +119,7 @@ static void print_measure(const char *name, json_t *measure) {
     print_peaks(measure);
 }
 
-static const json_t *first_measure(json_t *measures) {
-    return json_object_iter_value(json_object_iter(measures));
-}
+static const json_t *first_measure(json_t *measures) { return json_object_iter_value(json_object_iter(measures)); }
 
 void measure_print_model(const json_t *document) {
     json_t *measures = json_object_get(document, "measures"), *measure;

@@ -14,7 +14,7 @@
 #include "softpick/train.h"
 
 typedef struct study_settings {
-    const char *preset, *attention, *schedule, *packing, *device, *dtype, *prompt, *tokenizer;
+    const char *preset, *attention, *schedule, *packing, *device, *dtype, *prompt, *tokenizer, *measures;
     int64_t layers, heads, kv_heads, width, ffn_width, vocabulary;
     int64_t T, B, accumulate, steps, warmup_steps, samples, measure_length, seed;
     double minutes, learning_rate, initializer_range, adam_eps, validation_fraction;
@@ -82,6 +82,12 @@ sp_status study_check_memory(study *s);
 sp_status study_check_measures(const study *s);
 sp_status study_choose_steps(study *s);
 sp_status study_run_model(study *s, sp_normalizer attention);
+
+/* Measures the model as it is after `step` steps (0: before the first) and adds them to the run folder's trace.json, in
+ * place of what stood there for this step and later ones. */
+sp_status study_trace_add(const study *s, sp_model *model, const char *run_folder, int64_t step);
+/* {T, n_samples, dtype, step: [...], measures: {name: [...], ...}}; NULL if nothing was traced. */
+sp_status study_trace_read(json_t **out, const char *run_folder);
 
 /* The configuration of the model with this attention, and the options of its training. */
 sp_status study_model_config(sp_model_config *config, const study *s, sp_normalizer attention);

@@ -103,7 +103,7 @@ sp_status study_train_options(sp_train_options *options, const study *s) {
     if (set->steps > 0) {
         if (options->warmup_steps > set->steps / 4) options->warmup_steps = set->steps / 4;
         options->validate_every = set->steps >= 20 ? set->steps / 20 : 1;
-        options->checkpoint_every = set->steps >= 4 ? set->steps / 4 : set->steps;
+        options->checkpoint_every = set->steps >= 10 ? set->steps / 10 : set->steps; /* each is measured */
         if (options->checkpoint_every > 1000) options->checkpoint_every = 1000;
     }
     options->keep = 1;
@@ -214,16 +214,47 @@ sp_status study_choose_steps(study *s) {
     return SP_OK;
 }
 
+/* What is done beside a model's training. */
+typedef struct training_watch {
+    const study *s;
+    sp_model *model;
+    const char *name, *folder;
+    sp_status status; /* of the measures on the way */
+} training_watch;
+
 static void show_step(void *user, const sp_train_step *step) {
-    const char *name = user;
+    const training_watch *watch = user;
     char what[128];
-    snprintf(what, sizeof what, "%s: loss %.3f, %.0f tokens/s", name, step->loss, step->tokens_per_second);
+    snprintf(what, sizeof what, "%s: loss %.3f, %.0f tokens/s", watch->name, step->loss, step->tokens_per_second);
     cli_progress(NULL, what, step->step, step->n_steps);
 }
 
+static void measure_step(void *user, int64_t step, const char *checkpoint) {
+    training_watch *watch = user;
+    (void)checkpoint;
+    if (watch->status == SP_OK) watch->status = study_trace_add(watch->s, watch->model, watch->folder, step);
+}
+
 static int stop_asked(void *user) {
-    (void)user;
-    return cli_interrupted();
+    const training_watch *watch = user;
+    return cli_interrupted() || watch->status != SP_OK;
+}
+
+/* Trains to the end, or goes on with what an earlier process has done. */
+static sp_status train_model(training_watch *watch, sp_train_result *result) {
+    const study *s = watch->s;
+    sp_train_options options;
+    sp_train_callbacks callbacks = {.user = watch, .step = show_step, .checkpoint = measure_step, .stop = stop_asked};
+    char *newest;
+    SP_TRY(study_train_options(&options, s));
+    options.resume = true;
+    SP_TRY(sp_checkpoint_newest(watch->folder, &newest));
+    bool is_new = !newest;
+    free(newest);
+    if (is_new) SP_TRY(study_trace_add(s, watch->model, watch->folder, 0));
+    sp_status status = sp_train(watch->model, s->tokenizer, s->tokens, watch->folder, &options, &callbacks, result);
+    SP_TRY(watch->status);
+    return status;
 }
 
 /* ---- one model's results ----------------------------------------------------------------------------------------- */
@@ -269,6 +300,7 @@ static sp_status add_measures(json_t *model_json, const study *s, sp_model *mode
     sp_measure_options options = sp_measure_options_default();
     options.T = s->settings.measure_length ? s->settings.measure_length : s->settings.T;
     options.n_samples = s->settings.samples;
+    options.measures = s->settings.measures;
     options.progress = cli_progress;
     SP_TRY(sp_packing_find(&options.packing, s->settings.packing));
     char *text;
@@ -312,6 +344,9 @@ static sp_status describe(json_t *root, const study *s, sp_model *model, const c
     json_t *curve;
     SP_TRY(study_curve(&curve, folder, CURVE_POINTS));
     json_object_set_new(root, "curve", curve);
+    json_t *trace;
+    SP_TRY(study_trace_read(&trace, folder));
+    if (trace) json_object_set_new(root, "checkpoints", trace);
     SP_TRY(add_maps(root, s, model));
     json_t *samples = json_array();
     json_object_set_new(root, "samples", samples);
@@ -337,13 +372,10 @@ sp_status study_run_model(study *s, sp_normalizer attention) {
     }
     sp_model *model;
     SP_TRY(new_model(&model, s, attention));
-    sp_train_options options;
     sp_train_result result;
-    sp_train_callbacks callbacks = {.user = (void *)(uintptr_t)name, .step = show_step, .stop = stop_asked};
+    training_watch watch = {.s = s, .model = model, .name = name, .folder = folder};
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(study_train_options(&options, s));
-    options.resume = true;
-    SP_TRY_OR_DONE(sp_train(model, s->tokenizer, s->tokens, folder, &options, &callbacks, &result));
+    SP_TRY_OR_DONE(train_model(&watch, &result));
     SP_REQUIRE_OR_DONE(!result.stopped_early, SP_CANCELLED,
                        "stopped at step %" PRId64 " of %s; the same command goes on from there", result.n_steps, name);
     root = json_object();

@@ -51,6 +51,8 @@ const study_setting study_table[] = {
     {"samples", STUDY_COUNT, AT(samples), 1, 1e6, "N", "held-out sequences that are measured", GROUP_MEASURES},
     {"measure-length", STUDY_COUNT, AT(measure_length), 0, 1 << 24, "N", "their tokens; 0: the training length",
      GROUP_MEASURES},
+    {"measures", STUDY_WORD, AT(measures), 0, 0, "LIST", "what is measured: names of softpick measure, or all",
+     GROUP_MEASURES},
     {"prompt", STUDY_WORD, AT(prompt), 0, 0, "TEXT", "begins the generated samples and is drawn in attention maps",
      GROUP_MEASURES},
 };
@@ -137,6 +139,7 @@ static study_settings completed(study_settings s) {
     s.schedule = "cosine";
     s.device = "cpu";
     s.dtype = "auto";
+    s.measures = "all";
     if (!s.packing) s.packing = "bos";
     if (!s.accumulate) s.accumulate = 1;
     if (s.validation_fraction <= 0) s.validation_fraction = 0.05;
