@@ -147,11 +147,42 @@ static json_t *output(void) {
 
 static void measure_prints_every_measure(void **state) {
     (void)state;
-    assert_int_equal(run("measure run --data tokens --T 64 --samples 5"), 0);
+    assert_int_equal(run("measure run --data tokens --T 64 --samples 5 --measures all --lengths 24,64"), 0);
     for (int i = 0; sp_measure_name(i); i++) assert_holds("out", sp_measure_name(i));
     assert_holds("out", "5 of 64 tokens, packing bos, f32");
     assert_holds("out", "run/step-00000020 (softpick)");
     assert_holds("out", "without_bos");
+    assert_holds("out", "at length 24 ");
+    assert_holds("out", "64x128");
+    assert_holds("out", "heads masked (outputs below 1e-06)");
+}
+
+static void measure_takes_the_quick_measures_unless_told(void **state) {
+    (void)state;
+    assert_int_equal(run("measure run --data tokens --T 64 --samples 2 --json"), 0);
+    json_t *json = output(), *measures = json_object_get(json, "measures");
+    for (int i = 0; sp_measure_name(i); i++)
+        assert_int_equal(json_object_get(measures, sp_measure_name(i)) != NULL, sp_measure_is_default(i));
+    json_decref(json);
+    assert_int_equal(run("measure run --data tokens --T 64 --samples 2 --measures entropy,row_mass --json"), 0);
+    json = output();
+    assert_int_equal(json_object_size(json_object_get(json, "measures")), 2);
+    json_decref(json);
+}
+
+static void measure_over_checkpoints_has_an_entry_for_each(void **state) {
+    (void)state;
+    assert_int_equal(run("measure run --data tokens --T 64 --samples 2 --over-checkpoints"), 0);
+    assert_holds("out", "dead_heads");
+    assert_holds("out", "\n        20 ");
+    assert_int_equal(run("measure run --data tokens --T 64 --samples 2 --over-checkpoints --measures kurtosis --json"),
+                     0);
+    json_t *json = output(), *checkpoints = json_object_get(json, "checkpoints");
+    assert_string_equal(json_string_value(json_object_get(json, "schema")), "softpick-measure-run/1");
+    json_t *last = json_array_get(checkpoints, json_array_size(checkpoints) - 1);
+    assert_int_equal(json_integer_value(json_object_get(last, "step")), 20);
+    assert_int_equal(json_object_size(json_object_get(last, "measures")), 1);
+    json_decref(json);
 }
 
 static void measure_as_json_is_one_document(void **state) {
@@ -184,6 +215,12 @@ static void measure_names_what_is_wrong(void **state) {
     assert_refused("measure run --data tokens --T many", 2, "--length");
     assert_refused("measure run --data tokens --packing loose", 2, "--packing");
     assert_refused("measure run --data tokens --dtype f64", 2, "--dtype");
+    assert_refused("measure run --data tokens --measures sinks", 2, "--measures: there is no measure \"sinks\"");
+    assert_refused("measure run --data tokens --lengths 16,x", 2, "--lengths");
+    assert_refused("measure run --data tokens --lengths 32,16 --T 64", 2, "length 16 follows 32");
+    assert_refused("measure run --data tokens --lengths 32 --T 16", 2, "length 32 is more");
+    assert_refused("measure nowhere --data tokens --over-checkpoints", 3, "nowhere: not a run");
+    assert_refused("measure run/step-00000020 --data tokens --over-checkpoints", 3, "not a run");
     assert_refused("measure run --data tokens --T 121", 2, "T is 121");
     assert_refused("measure nowhere --data tokens", 3, "nowhere");
     assert_refused("measure empty --data tokens", 3, "empty");
@@ -339,6 +376,8 @@ static void generate_help_is_whole(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(measure_prints_every_measure),
+        cmocka_unit_test(measure_takes_the_quick_measures_unless_told),
+        cmocka_unit_test(measure_over_checkpoints_has_an_entry_for_each),
         cmocka_unit_test(measure_as_json_is_one_document),
         cmocka_unit_test(measure_help_defines_every_measure),
         cmocka_unit_test(measure_names_what_is_wrong),

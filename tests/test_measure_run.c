@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ static void write_text(void) {
 
 static int open_files(void **state) {
     (void)state;
+    omp_set_num_threads(1); /* models so small that threads would wait longer than they compute */
     strcpy(files.folder, "/tmp/softpick_measure_XXXXXX");
     assert_non_null(mkdtemp(files.folder));
     snprintf(files.text, sizeof files.text, "%s/text.jsonl", files.folder);

@@ -30,7 +30,7 @@ typedef struct sp_map_head {
     int64_t n_sequences, n_elsewhere; /* sequences; those with a sink in their first half that is not key 0 */
 } sp_map_head;
 
-/* Sums over all layers, samples and heads of one index.  Bins are logarithmic: sp_map_bin. */
+/* Sums over all layers, samples and heads.  Bins are logarithmic: sp_map_bin. */
 typedef struct sp_map_bin_sums {
     /* by position of the key; each key of a sequence is one entry */
     int64_t n_keys, n_sinks;
@@ -42,11 +42,10 @@ typedef struct sp_map_bin_sums {
 } sp_map_bin_sums;
 
 typedef struct sp_map_sums {
-    int64_t L, H, T, n_bins;
+    int64_t H, T, n_bins;
     int64_t group;         /* query heads that share a key head */
     sp_map_head *heads;    /* (L,H) */
-    sp_map_bin_sums *bins; /* (H,n_bins) */
-    void *memory;          /* of a walk */
+    sp_map_bin_sums *bins; /* (n_bins): over layers, heads and samples */
 } sp_map_sums;
 
 /* For sequences of up to T tokens. */

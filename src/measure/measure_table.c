@@ -146,32 +146,15 @@ static void finish_share_of_heads(const measure *row, const sp_measures *measure
 
 /* ---- whole rows -------------------------------------------------------------------------------------------------- */
 
-/* The bin's sums over all heads. */
-static sp_map_bin_sums bin_of(const sp_measures *measures, int64_t bin) {
-    sp_map_bin_sums sum = {0};
-    for (int64_t h = 0; h < measures->H; h++) {
-        const sp_map_bin_sums *one = &measures->maps.bins[h * measures->maps.n_bins + bin];
-        sum.n_keys += one->n_keys;
-        sum.n_sinks += one->n_sinks;
-        sum.key_weight += one->key_weight;
-        sum.key_share += one->key_share;
-        sum.n_queries += one->n_queries;
-        sum.n_live += one->n_live;
-        sum.largest += one->largest;
-        sum.largest_share += one->largest_share;
-    }
-    return sum;
-}
-
 static void finish_sinks_elsewhere(const measure *row, const sp_measures *measures, json_t *out) {
     json_t *positions = json_array(), *weights = json_array(), *shares = json_array(), *sinks = json_array();
     for (int64_t i = 0; i < measures->maps.n_bins; i++) {
-        sp_map_bin_sums bin = bin_of(measures, i);
-        if (bin.n_keys == 0) continue;
+        const sp_map_bin_sums *bin = &measures->maps.bins[i];
+        if (bin->n_keys == 0) continue;
         json_array_append_new(positions, json_integer(sp_map_bin_first(i)));
-        json_array_append_new(weights, sp_json_number(ratio(bin.key_weight, bin.n_keys)));
-        json_array_append_new(shares, sp_json_number(ratio(bin.key_share, bin.n_keys)));
-        json_array_append_new(sinks, sp_json_number(ratio((double)bin.n_sinks, bin.n_keys)));
+        json_array_append_new(weights, sp_json_number(ratio(bin->key_weight, bin->n_keys)));
+        json_array_append_new(shares, sp_json_number(ratio(bin->key_share, bin->n_keys)));
+        json_array_append_new(sinks, sp_json_number(ratio((double)bin->n_sinks, bin->n_keys)));
     }
     finish_mean(row, measures, out);
     json_object_set_new(out, "by_position",
@@ -195,12 +178,12 @@ static void finish_entropy(const measure *row, const sp_measures *measures, json
 static void finish_largest(const measure *row, const sp_measures *measures, json_t *out) {
     json_t *contexts = json_array(), *all = json_array(), *live = json_array(), *shares = json_array();
     for (int64_t i = 0; i < measures->maps.n_bins; i++) {
-        sp_map_bin_sums bin = bin_of(measures, i);
-        if (bin.n_queries == 0) continue;
+        const sp_map_bin_sums *bin = &measures->maps.bins[i];
+        if (bin->n_queries == 0) continue;
         json_array_append_new(contexts, json_integer(sp_map_bin_first(i) + 1));
-        json_array_append_new(all, sp_json_number(ratio(bin.largest, bin.n_queries)));
-        json_array_append_new(live, sp_json_number(ratio(bin.largest, bin.n_live)));
-        json_array_append_new(shares, sp_json_number(ratio(bin.largest_share, bin.n_live)));
+        json_array_append_new(all, sp_json_number(ratio(bin->largest, bin->n_queries)));
+        json_array_append_new(live, sp_json_number(ratio(bin->largest, bin->n_live)));
+        json_array_append_new(shares, sp_json_number(ratio(bin->largest_share, bin->n_live)));
     }
     finish_mean(row, measures, out);
     json_object_set_new(out, "variants",
