@@ -67,17 +67,38 @@ typedef struct sp_checkpoint_content {
     const char *config;             /* text of config.json */
     const sp_named_tensor *tensors; /* model.safetensors */
     int64_t n_tensors;
+    sp_dtype dtype;                 /* tensors of f32 are written as this: f32 (0), bf16 or f16 */
     int64_t shard_bytes_max;        /* 0: one file */
     const char *tokenizer_path;     /* copied as tokenizer.model; NULL: none */
     const char *state;              /* text of training.json; NULL: none */
     const sp_named_tensor *moments; /* training.safetensors; with `state` */
     int64_t n_moments;
+    /* Adds files of the caller's to the folder before it gets its name; NULL: none. */
+    sp_status (*add_files)(void *user, const char *folder);
+    void *user;
     bool replace; /* an existing checkpoint (or empty folder) of that name is replaced; otherwise it is an error */
 } sp_checkpoint_content;
 
 /* Writes `folder` so that at any moment it is either absent (or the old one) or complete: everything goes to a
  * temporary folder beside it, is synced, then renamed. */
 SP_API SP_MUST_CHECK sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *content);
+
+/* ---- one file, for other programs -------------------------------------------------------------------------------- */
+
+/* Writes a GGUF file, matrices in `format` ("f32", "f16", "bf16", "q8_0"), vectors as f32.  Of the content only config
+ * (as sp_model_config_format writes it), tensors (f32) and `replace` are used.  LLaMA, Qwen2 and Qwen3 as such; a model
+ * that other programs would run differently gets the architecture "softpick-llama", which they refuse.
+ * `vocabulary`: what sp_tokenizer_gguf gave, or NULL. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_write_gguf(const char *path, const sp_checkpoint_content *content,
+                                                        const char *format, const char *vocabulary);
+/* Writes a model of llama2.c: `format` "f32" (version 0, for run.c) or "q8_0" (version 2, for runq.c).  SP_UNSUPPORTED
+ * for a model that those programs would run differently: they know softmax alone. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_write_llama2c(const char *path, const sp_checkpoint_content *content,
+                                                           const char *format);
+/* The tokenizer.bin that goes with it. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_write_llama2c_tokenizer(const char *path, const char *vocabulary);
+
+/* ---- the checkpoints of a run ------------------------------------------------------------------------------------- */
 
 /* Path of the newest complete checkpoint run/step-XXXXXXXX; *folder NULL if there is none.  Caller frees.  A newer one
  * that does not open is passed over with a warning in the log. */

@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "checkpoint/folder_swap.h"
+#include "checkpoint/python_files.h"
+#include "checkpoint/safetensors_format.h"
 
 static sp_status write_text(const char *folder, const char *name, const char *text) {
     char path[SP_PATH_BYTES];
@@ -16,10 +18,11 @@ static sp_status write_text(const char *folder, const char *name, const char *te
     return sp_file_write(path, text, (int64_t)strlen(text));
 }
 
-static sp_status write_tensors(const char *folder, const char *name, const sp_named_tensor *tensors, int64_t n) {
+static sp_status write_tensors(const char *folder, const char *name, const sp_named_tensor *tensors, int64_t n,
+                               sp_dtype dtype) {
     char path[SP_PATH_BYTES];
     SP_TRY(sp_path_join(path, sizeof path, folder, name));
-    return sp_safetensors_write(path, tensors, n);
+    return sp_safetensors_write_as(path, tensors, n, dtype);
 }
 
 static sp_status copy_file(const char *folder, const char *name, const char *source) {
@@ -35,15 +38,17 @@ static sp_status copy_file(const char *folder, const char *name, const char *sou
 /* ---- shards
  * ----------------------------------------------------------------------------------------------------- */
 
-static int64_t bytes_of(const sp_named_tensor *named) {
-    return sp_tensor_count(&named->tensor) * sp_dtype_bytes(named->tensor.dtype);
+/* In the file. */
+static int64_t bytes_of(const sp_checkpoint_content *content, int64_t i) {
+    const sp_tensor *tensor = &content->tensors[i].tensor;
+    return sp_tensor_count(tensor) * sp_dtype_bytes(tensor->dtype == SP_DTYPE_F32 ? content->dtype : tensor->dtype);
 }
 
 /* How many of the tensors from `first` on go into one shard: at least one, then as many as fit. */
 static int64_t fill_shard(const sp_checkpoint_content *content, int64_t first) {
-    int64_t n = 1, n_bytes = bytes_of(&content->tensors[first]);
+    int64_t n = 1, n_bytes = bytes_of(content, first);
     for (; first + n < content->n_tensors; n++) {
-        int64_t next = bytes_of(&content->tensors[first + n]);
+        int64_t next = bytes_of(content, first + n);
         if (next > content->shard_bytes_max - n_bytes) break;
         n_bytes += next;
     }
@@ -73,13 +78,13 @@ static sp_status write_shards(const char *folder, const sp_checkpoint_content *c
         char name[80];
         snprintf(name, sizeof name, "model-%05" PRId64 "-of-%05" PRId64 ".safetensors", shard, n_shards);
         int64_t n = fill_shard(content, first);
-        SP_TRY_OR_DONE(write_tensors(folder, name, content->tensors + first, n));
+        SP_TRY_OR_DONE(write_tensors(folder, name, content->tensors + first, n, content->dtype));
         for (int64_t i = first; i < first + n; i++) {
             const char *tensor = content->tensors[i].name;
             SP_REQUIRE_OR_DONE(!json_object_get(map, tensor), SP_BAD_ARGUMENT, "%s: two tensors are named '%.200s'",
                                folder, tensor);
             json_object_set_new(map, tensor, json_string(name));
-            n_bytes += bytes_of(&content->tensors[i]);
+            n_bytes += bytes_of(content, i);
         }
         first += n;
     }
@@ -98,10 +103,12 @@ static sp_status write_content(const char *folder, const sp_checkpoint_content *
     if (n_shards > 1)
         SP_TRY(write_shards(folder, content, n_shards));
     else
-        SP_TRY(write_tensors(folder, "model.safetensors", content->tensors, content->n_tensors));
+        SP_TRY(write_tensors(folder, "model.safetensors", content->tensors, content->n_tensors, content->dtype));
+    SP_TRY(sp_python_files_write(folder, content->config));
+    if (content->add_files) SP_TRY(content->add_files(content->user, folder));
     if (content->tokenizer_path) SP_TRY(copy_file(folder, "tokenizer.model", content->tokenizer_path));
     if (!content->state) return SP_OK;
-    SP_TRY(write_tensors(folder, "training.safetensors", content->moments, content->n_moments));
+    SP_TRY(write_tensors(folder, "training.safetensors", content->moments, content->n_moments, SP_DTYPE_F32));
     return write_text(folder, "training.json", content->state);
 }
 

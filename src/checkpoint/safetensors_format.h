@@ -2,7 +2,7 @@
 #ifndef SP_CHECKPOINT_SAFETENSORS_FORMAT_H
 #define SP_CHECKPOINT_SAFETENSORS_FORMAT_H
 
-#include "softpick/tensor.h"
+#include "softpick/checkpoint.h"
 
 enum {
     SP_SAFETENSORS_HEADER_MAX = 100000000, /* bytes: the format's own limit */
@@ -21,5 +21,9 @@ typedef struct sp_stored_dtype {
 const sp_stored_dtype *sp_stored_dtype_find(const char *name);
 /* Row of a dtype of ours; NULL for a value outside the enum. */
 const sp_stored_dtype *sp_stored_dtype_of(sp_dtype dtype);
+
+/* sp_safetensors_write, with tensors of f32 written as `dtype` (f32, bf16, f16). */
+SP_MUST_CHECK sp_status sp_safetensors_write_as(const char *path, const sp_named_tensor *tensors, int64_t n_tensors,
+                                                sp_dtype dtype);
 
 #endif
