@@ -76,7 +76,8 @@ typedef struct sp_checkpoint_content {
     /* Adds files of the caller's to the folder before it gets its name; NULL: none. */
     sp_status (*add_files)(void *user, const char *folder);
     void *user;
-    bool replace; /* an existing checkpoint (or empty folder) of that name is replaced; otherwise it is an error */
+    bool fla_names; /* the tensors, given under LLaMA's names, get flash-linear-attention's */
+    bool replace;   /* an existing checkpoint (or empty folder) of that name is replaced; otherwise it is an error */
 } sp_checkpoint_content;
 
 /* Writes `folder` so that at any moment it is either absent (or the old one) or complete: everything goes to a

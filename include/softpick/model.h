@@ -71,6 +71,10 @@ SP_API SP_MUST_CHECK sp_status sp_model_config_parse_as(sp_model_config *out, co
  * what is none of these, as all attention but plain softmax, model_type "softpick_llama", which other loaders refuse.
  * Caller frees. */
 SP_API SP_MUST_CHECK sp_status sp_model_config_format(const sp_model_config *config, char **json);
+/* The text of flash-linear-attention's config.json ("transformer").  Its attn_impl is understood by the softpick fork
+ * alone: upstream runs any model with softmax.  SP_UNSUPPORTED for a model that the fork has no words for.  Caller
+ * frees. */
+SP_API SP_MUST_CHECK sp_status sp_model_config_format_fla(const sp_model_config *config, char **json);
 /* Names the first thing wrong with the values. */
 SP_API SP_MUST_CHECK sp_status sp_model_config_check(const sp_model_config *config);
 SP_API int64_t sp_model_config_n_parameters(const sp_model_config *config);

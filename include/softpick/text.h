@@ -76,6 +76,10 @@ SP_API SP_MUST_CHECK sp_status sp_decoder_finish(sp_decoder *decoder, const char
  * tokenizer.json and tokenizer_config.json with which Hugging Face's tokenizers give the same tokens. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_save(const sp_tokenizer *tokenizer, const char *folder);
 
+/* The tokenizer as keys and values of a GGUF file ("tokenizer.ggml.tokens" ...): the text of one JSON object.  Fails with
+ * SP_UNSUPPORTED for one that such files have no words for.  Caller frees. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_gguf(const sp_tokenizer *tokenizer, char **keys);
+
 typedef struct sp_tokenizer_train_options {
     size_t struct_bytes;
     const char *kind;    /* "bpe" (default) or "unigram" */

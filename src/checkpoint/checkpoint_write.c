@@ -11,6 +11,7 @@
 #include "checkpoint/folder_swap.h"
 #include "checkpoint/python_files.h"
 #include "checkpoint/safetensors_format.h"
+#include "checkpoint/tensor_names.h"
 
 static sp_status write_text(const char *folder, const char *name, const char *text) {
     char path[SP_PATH_BYTES];
@@ -112,6 +113,34 @@ static sp_status write_content(const char *folder, const sp_checkpoint_content *
     return write_text(folder, "training.json", content->state);
 }
 
+/* The tensors under fla's names; caller frees with free_names. */
+static sp_status rename_for_fla(sp_named_tensor **out, const sp_checkpoint_content *content) {
+    int64_t n = content->n_tensors;
+    *out = calloc((size_t)n + 1, sizeof **out);
+    SP_REQUIRE(*out, SP_OUT_OF_MEMORY, "no memory for a list of tensors");
+    for (int64_t i = 0; i < n; i++) {
+        char *name;
+        SP_TRY(sp_tensor_name_to_fla(&name, content->tensors[i].name));
+        (*out)[i] = (sp_named_tensor){name, content->tensors[i].tensor};
+    }
+    return SP_OK;
+}
+
+static void free_names(sp_named_tensor *tensors) {
+    for (int64_t i = 0; tensors && tensors[i].name; i++) free((char *)(uintptr_t)tensors[i].name);
+    free(tensors);
+}
+
+static sp_status write_fla_content(const char *folder, const sp_checkpoint_content *content) {
+    sp_named_tensor *renamed;
+    sp_checkpoint_content with_names = *content;
+    sp_status status = rename_for_fla(&renamed, content);
+    with_names.tensors = renamed;
+    if (status == SP_OK) status = write_content(folder, &with_names);
+    free_names(renamed);
+    return status;
+}
+
 sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *content) {
     SP_REQUIRE(content->config, SP_BAD_ARGUMENT, "%s: a checkpoint needs a config", folder);
     SP_REQUIRE(content->n_tensors >= 0 && content->n_moments >= 0 && content->shard_bytes_max >= 0, SP_BAD_ARGUMENT,
@@ -120,7 +149,7 @@ sp_status sp_checkpoint_write(const char *folder, const sp_checkpoint_content *c
                folder);
     char temporary[SP_PATH_BYTES];
     SP_TRY(sp_swap_begin(folder, content->replace, temporary));
-    sp_status status = write_content(temporary, content);
+    sp_status status = content->fla_names ? write_fla_content(temporary, content) : write_content(temporary, content);
     if (status == SP_OK) status = sp_swap_commit(folder);
     if (status != SP_OK) sp_swap_abandon(folder);
     return status;

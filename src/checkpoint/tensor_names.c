@@ -37,30 +37,36 @@ static const char *tail_in_layer(const char *name) {
     return digits > 0 && number[digits] == '.' ? number + digits + 1 : NULL;
 }
 
-/* Row that renames `name`, -1 if none does; *at is where the part to replace begins. */
-static int find_renaming(const char *name, const char **at) {
+static const char *name_in(int row, bool fla) { return fla ? renamings[row].fla : renamings[row].llama; }
+
+/* Row that renames a name of fla's (or of LLaMA's), -1 if none does; *at is where the part to replace begins. */
+static int find_renaming(const char *name, bool fla, const char **at) {
     const char *tail = tail_in_layer(name);
     for (int i = 0; i < N_RENAMINGS; i++) {
         *at = renamings[i].in_layer ? tail : name;
-        size_t length = strlen(renamings[i].fla);
-        if (*at && strncmp(*at, renamings[i].fla, length) == 0 && (!renamings[i].whole || !(*at)[length])) return i;
+        size_t length = strlen(name_in(i, fla));
+        if (*at && strncmp(*at, name_in(i, fla), length) == 0 && (!renamings[i].whole || !(*at)[length])) return i;
     }
     return -1;
 }
 
 bool sp_tensor_name_is_fla(const char *name) {
     const char *at;
-    return find_renaming(name, &at) >= 0;
+    return find_renaming(name, true, &at) >= 0;
 }
 
-sp_status sp_tensor_name_to_llama(char **out, const char *name) {
+static sp_status rename_tensor(char **out, const char *name, bool from_fla) {
     const char *at;
-    int row = find_renaming(name, &at);
-    const char *fla = row >= 0 ? renamings[row].fla : "", *llama = row >= 0 ? renamings[row].llama : "";
+    int row = find_renaming(name, from_fla, &at);
+    const char *from = row >= 0 ? name_in(row, from_fla) : "", *to = row >= 0 ? name_in(row, !from_fla) : "";
     if (row < 0) at = name;
-    size_t n_bytes = strlen(name) + strlen(llama) + 1;
+    size_t n_bytes = strlen(name) + strlen(to) + 1;
     *out = malloc(n_bytes);
     SP_REQUIRE(*out, SP_OUT_OF_MEMORY, "%.200s: no memory for its name", name);
-    snprintf(*out, n_bytes, "%.*s%s%s", (int)(at - name), name, llama, at + strlen(fla));
+    snprintf(*out, n_bytes, "%.*s%s%s", (int)(at - name), name, to, at + strlen(from));
     return SP_OK;
 }
+
+sp_status sp_tensor_name_to_llama(char **out, const char *name) { return rename_tensor(out, name, true); }
+
+sp_status sp_tensor_name_to_fla(char **out, const char *name) { return rename_tensor(out, name, false); }

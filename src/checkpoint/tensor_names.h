@@ -11,5 +11,7 @@
 bool sp_tensor_name_is_fla(const char *name);
 /* LLaMA's name for a name of fla's, or the name itself where they agree.  Caller frees. */
 SP_MUST_CHECK sp_status sp_tensor_name_to_llama(char **out, const char *name);
+/* The reverse. */
+SP_MUST_CHECK sp_status sp_tensor_name_to_fla(char **out, const char *name);
 
 #endif

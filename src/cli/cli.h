@@ -16,6 +16,7 @@ int cmd_train(int argc, char **argv);
 int cmd_measure(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_generate(int argc, char **argv);
+int cmd_convert(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_study(int argc, char **argv);
 int cmd_info(int argc, char **argv);

@@ -25,6 +25,7 @@ static const command commands[] = {
     {"measure", cmd_measure, "measure sinks, sparsity, silent heads and outliers of a model"},
     {"eval", cmd_eval, "ask a model the questions of lm-eval's tasks"},
     {"generate", cmd_generate, "continue a prompt with a model"},
+    {"convert", cmd_convert, "turn a checkpoint into another kind of file"},
     {"report", cmd_report, "write one HTML page from the results of a study"},
     {"bench", cmd_bench, "time the library on this machine"},
     {"info", cmd_info, "show what this machine and this build can do"},

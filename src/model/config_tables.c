@@ -86,6 +86,17 @@ const sp_config_attention *sp_config_attention_find(const char *attn_impl) {
     return NULL;
 }
 
+const sp_config_attention *sp_config_attention_of(const sp_model_config *config) {
+    bool softpick = config->attention_function == SP_NORMALIZER_SOFTPICK;
+    for (size_t i = 0; i < sizeof attentions / sizeof *attentions; i++) {
+        const sp_config_attention *row = &attentions[i];
+        if (row->refused || row->normalizer != config->attention_function || row->row_factor != config->row_factor)
+            continue;
+        if (!softpick || (row->lambda >= config->softpick_lambda && row->lambda <= config->softpick_lambda)) return row;
+    }
+    return NULL;
+}
+
 /* ---- keys -------------------------------------------------------------------------------------------------------- */
 
 #define FIELD(name) offsetof(sp_model_config, name)

@@ -53,5 +53,7 @@ typedef struct sp_config_attention {
 
 /* NULL for a name that is in no row. */
 const sp_config_attention *sp_config_attention_find(const char *attn_impl);
+/* The first row that is this model's attention; NULL: fla has no name for it. */
+const sp_config_attention *sp_config_attention_of(const sp_model_config *config);
 
 #endif

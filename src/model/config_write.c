@@ -91,12 +91,25 @@ static void put_extras(json_t *root, const sp_model_config *c, const char *type)
     put(root, "qk_norm_eps", json_real(c->qk_norm_eps));
 }
 
+/* The Python files that stand beside the config (python/softpick_llama), by which transformers opens our type. */
+static void put_auto_map(json_t *root) {
+    static const char *const classes[][2] = {
+        {"AutoConfig", "configuration_softpick_llama.SoftpickLlamaConfig"},
+        {"AutoModel", "modeling_softpick_llama.SoftpickLlamaModel"},
+        {"AutoModelForCausalLM", "modeling_softpick_llama.SoftpickLlamaForCausalLM"},
+    };
+    json_t *map = json_object();
+    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++) put(map, classes[i][0], json_string(classes[i][1]));
+    put(root, "auto_map", map);
+}
+
 sp_status sp_model_config_format(const sp_model_config *config, char **json) {
     const sp_config_family *family = sp_config_family_find(model_type(config));
     const sp_config_key *key;
     json_t *root = json_object();
     put(root, "architectures", json_pack("[s]", family->architecture));
     put(root, "model_type", json_string(family->model_type));
+    if (strcmp(family->model_type, "softpick_llama") == 0) put_auto_map(root);
     put_attention(root, config);
     put(root, "hidden_act", json_string("silu"));
     for (int i = 0; (key = sp_config_key_at(i)); i++)
