@@ -1,4 +1,4 @@
-/* Python's random numbers.  The expected values were printed by CPython 3.11; the comment at each test tells how. */
+/* Python's random numbers.  The expected values were printed by CPython 3.11 and numpy 2.4; the comment at each test tells how. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -124,6 +124,29 @@ static void choices_and_shuffles_are_those_of_python(void **state) {
     assert_memory_equal(items, shuffled, sizeof shuffled);
 }
 
+/* numpy.random.seed(seed); [randint(0, n) for n in (3072, 1, 2, 38000)], randint(1, 50000), randint(-5, 2**32 - 7) */
+static void integers_are_those_of_numpy(void **state) {
+    (void)state;
+    static const struct {
+        uint32_t seed;
+        int64_t below[4], between, wide;
+    } expected[] = {
+        {0, {2732, 0, 1, 21243}, 30404, 3638918498},
+        {3072, {1007, 0, 1, 28154}, 8986, 151328995},
+        {18433, {389, 0, 1, 33946}, 32698, 2633666338},
+    };
+    static const int64_t bounds[4] = {3072, 1, 2, 38000};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        sp_python_random random;
+        sp_numpy_random_seed(&random, expected[i].seed);
+        for (int j = 0; j < 4; j++) {
+            assert_int_equal(sp_numpy_random_integer(&random, 0, bounds[j]), expected[i].below[j]);
+        }
+        assert_int_equal(sp_numpy_random_integer(&random, 1, 50000), expected[i].between);
+        assert_true(sp_numpy_random_integer(&random, -5, ((int64_t)1 << 32) - 7) == expected[i].wide);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_are_those_of_python),
@@ -132,6 +155,7 @@ int main(void) {
         cmocka_unit_test(samples_of_all_sizes_are_those_of_python),
         cmocka_unit_test(a_sample_larger_than_its_source_is_refused),
         cmocka_unit_test(choices_and_shuffles_are_those_of_python),
+        cmocka_unit_test(integers_are_those_of_numpy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

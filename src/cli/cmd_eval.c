@@ -16,7 +16,7 @@
 #include "softpick/checkpoint.h"
 #include "softpick/evaluate.h"
 
-enum { TASKS_MAX = 64 };
+enum { TASKS_MAX = 64, LENGTHS_MAX = 64 };
 
 typedef struct eval_arguments {
     const char *model, *tokenizer;
@@ -26,6 +26,7 @@ typedef struct eval_arguments {
     sp_dtype dtype;
     int64_t n_threads;
     bool json, list;
+    int64_t passkey_lengths[LENGTHS_MAX];
     sp_evaluate_options options;
 } eval_arguments;
 
@@ -39,6 +40,11 @@ enum {
     KEY_COMPAT,
     KEY_LENGTH,
     KEY_BOOTSTRAP,
+    KEY_PPL_LENGTH,
+    KEY_PASSKEY_PROTOCOL,
+    KEY_PASSKEY_LENGTHS,
+    KEY_PASSKEY_DEPTHS,
+    KEY_PASSKEY_TRIALS,
     KEY_TOKENIZER,
     KEY_DEVICE,
     KEY_DTYPE,
@@ -66,6 +72,14 @@ static const struct argp_option options[] = {
     {"max-length", KEY_LENGTH, "N", 0, "tokens that the model sees at once (default: its positions)", 0},
     {"bootstrap", KEY_BOOTSTRAP, "N", 0,
      "samples behind standard errors of perplexities (default 100000; 0: no standard errors)", 0},
+    {"ppl-length", KEY_PPL_LENGTH, "N", 0, "ppl: tokens of a block (default: 2048, or as many as the model sees)", 0},
+    {"passkey-protocol", KEY_PASSKEY_PROTOCOL, "NAME", 0,
+     "passkey: paper (default; the key's tokens must follow) or landmark (the first number in 10 tokens)", 0},
+    {"passkey-lengths", KEY_PASSKEY_LENGTHS, "N,N,...", 0,
+     "passkey: characters of filler (default: the protocol's, or parts of what the model sees)", 0},
+    {"passkey-depths", KEY_PASSKEY_DEPTHS, "N", 0,
+     "passkey: places of the key, evenly from start to end; 0: at random, as published (default 5)", 0},
+    {"passkey-trials", KEY_PASSKEY_TRIALS, "N", 0, "passkey: prompts for each length and depth (default 10)", 0},
     {NULL, 0, NULL, 0, "How:", 2},
     {"tokenizer", KEY_TOKENIZER, "PATH", 0, "tokenizer file or folder (default: the one beside the model)", 0},
     {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 0},
@@ -89,6 +103,14 @@ static void add_tasks(eval_arguments *arguments, char *names, struct argp_state 
         if (!*name) continue;
         if (evaluate->n_tasks == TASKS_MAX) argp_error(state, "--tasks: more than %d tasks", TASKS_MAX);
         arguments->tasks[evaluate->n_tasks++] = name;
+    }
+}
+
+static void add_lengths(eval_arguments *arguments, char *numbers, struct argp_state *state) {
+    sp_passkey_options *passkey = &arguments->options.passkey;
+    for (char *number = strsep(&numbers, ","); number; number = strsep(&numbers, ",")) {
+        if (passkey->n_lengths == LENGTHS_MAX) argp_error(state, "--passkey-lengths: more than %d", LENGTHS_MAX);
+        arguments->passkey_lengths[passkey->n_lengths++] = cli_count(state, "--passkey-lengths", number, 0, 100000000);
     }
 }
 
@@ -124,6 +146,11 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
         break;
     case KEY_LENGTH: evaluate->max_length = cli_count(state, "--max-length", value, 1, 1 << 24); break;
     case KEY_BOOTSTRAP: evaluate->bootstrap_iterations = cli_count(state, "--bootstrap", value, 0, 1000000000); break;
+    case KEY_PPL_LENGTH: evaluate->ppl_length = cli_count(state, "--ppl-length", value, 2, 1 << 24); break;
+    case KEY_PASSKEY_PROTOCOL: evaluate->passkey.protocol = value; break;
+    case KEY_PASSKEY_LENGTHS: add_lengths(arguments, value, state); break;
+    case KEY_PASSKEY_DEPTHS: evaluate->passkey.n_depths = cli_count(state, "--passkey-depths", value, 0, 1000); break;
+    case KEY_PASSKEY_TRIALS: evaluate->passkey.n_trials = cli_count(state, "--passkey-trials", value, 1, 100000); break;
     case KEY_TOKENIZER: arguments->tokenizer = value; break;
     case KEY_DEVICE: arguments->device = cli_device(state, "--device", value); break;
     case KEY_DTYPE:
@@ -170,8 +197,8 @@ static void print_list(const char *data) {
     sp_evaluate_task task;
     for (int64_t i = 0; sp_evaluate_task_at(i, data, &task); i++) {
         printf("%-16s %-42s ", task.name, task.about);
-        if (*task.found)
-            printf("%s\n", task.found);
+        if (*task.found || !*task.files)
+            printf("%s\n", *task.found ? task.found : task.source);
         else
             printf("not in %s: %s (also .zst, .gz)\n%-59s from %s\n", data, task.files, "", task.source);
     }
@@ -209,6 +236,33 @@ static void print_task(const char *name, const json_t *row, const json_t *docume
     }
 }
 
+/* The grid of passkey retrieval: a line for each depth, a column for each length in tokens. */
+static void print_passkey(const json_t *grid) {
+    const json_t *lengths = json_object_get(grid, "lengths"), *depths = json_object_get(grid, "depths");
+    printf("\npasskey, protocol %s: share found of %lld, by depth of the key and tokens of the prompt\n",
+           json_string_value(json_object_get(grid, "protocol")),
+           (long long)json_integer_value(json_object_get(grid, "n")));
+    printf("%8s", "");
+    for (size_t i = 0; i < json_array_size(lengths); i++)
+        printf(" %7lld", (long long)json_integer_value(json_array_get(lengths, i)));
+    putchar('\n');
+    for (size_t d = 0; d < json_array_size(depths); d++) {
+        const json_t *depth = json_array_get(depths, d), *row = json_array_get(json_object_get(grid, "accuracy"), d);
+        if (json_is_string(depth))
+            printf("%8s", json_string_value(depth));
+        else
+            printf("%6.0f %%", 100 * json_number_value(depth));
+        for (size_t i = 0; i < json_array_size(row); i++) {
+            const json_t *share = json_array_get(row, i);
+            if (json_is_null(share))
+                printf(" %7s", "-"); /* longer than the model sees */
+            else
+                printf(" %7.2f", json_number_value(share));
+        }
+        putchar('\n');
+    }
+}
+
 static void print_table(json_t *document) {
     const json_t *own = json_object_get(document, "softpick");
     printf("model    %s (%s)\n", json_string_value(json_object_get(document, "model_name")),
@@ -219,6 +273,8 @@ static void print_table(json_t *document) {
     const char *name;
     json_t *row;
     json_object_foreach(json_object_get(document, "results"), name, row) print_task(name, row, document);
+    const json_t *passkey = json_object_get(json_object_get(own, "tasks"), "passkey");
+    if (passkey) print_passkey(passkey);
     printf("\n%.1f seconds, %.0f tokens per second\n", json_number_value(json_object_get(own, "seconds")),
            json_number_value(json_object_get(own, "tokens_per_second")));
 }
@@ -283,6 +339,7 @@ int cmd_eval(int argc, char **argv) {
     eval_arguments arguments = {.options = sp_evaluate_options_default()};
     arguments.options.tasks = arguments.tasks;
     arguments.options.task_files = arguments.task_files;
+    arguments.options.passkey.lengths = arguments.passkey_lengths;
     cli_parse(&parser, argc, argv, &arguments);
     if (arguments.list) {
         print_list(arguments.options.data);

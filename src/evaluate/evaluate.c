@@ -39,7 +39,8 @@ sp_evaluate_options sp_evaluate_options_default(void) {
     return (sp_evaluate_options){.struct_bytes = sizeof(sp_evaluate_options),
                                  .data = ".",
                                  .bootstrap_iterations = SP_BOOTSTRAP_SAMPLES,
-                                 .model_name = "model"};
+                                 .model_name = "model",
+                                 .passkey = {.protocol = "paper", .n_depths = 5, .n_trials = 10}};
 }
 
 static sp_status check_options(const sp_evaluate_options *options) {

@@ -15,6 +15,7 @@ static const sp_metric metrics[] = {
     {"word_perplexity", SP_AGGREGATE_WEIGHTED_PERPLEXITY, false},
     {"byte_perplexity", SP_AGGREGATE_WEIGHTED_PERPLEXITY, false},
     {"bits_per_byte", SP_AGGREGATE_BITS, false},
+    {"ppl_gptq", SP_AGGREGATE_PERPLEXITY, false}, /* counted by its task */
 };
 
 const sp_metric *sp_metric_find(const char *name) {

@@ -1,5 +1,5 @@
 /* Python's random.Random: MT19937 (Matsumoto and Nishimura 1998) and the few rules by which CPython 3.6 to 3.13 turns its
- * words into numbers. */
+ * words into numbers; numpy's older interface has rules of its own. */
 #include "evaluate/python_random.h"
 
 #include <math.h>
@@ -134,4 +134,19 @@ void sp_python_random_shuffle(sp_python_random *random, int64_t n, int64_t *item
         items[i] = items[at];
         items[at] = item;
     }
+}
+
+void sp_numpy_random_seed(sp_python_random *random, uint32_t seed) {
+    seed_word(random, seed);
+    random->used = N_WORDS;
+}
+
+/* As many low bits as the largest value has, drawn again until they are not above it; one value takes no draw. */
+int64_t sp_numpy_random_integer(sp_python_random *random, int64_t low, int64_t high) {
+    uint32_t largest = (uint32_t)(high - low - 1), drawn;
+    if (largest == 0) return low;
+    uint32_t mask = UINT32_MAX >> __builtin_clz(largest);
+    do drawn = next_word(random) & mask;
+    while (drawn > largest);
+    return low + drawn;
 }

@@ -1,5 +1,5 @@
 /* The numbers of Python's random.Random(seed), to the bit: lm-eval draws few-shot examples and bootstrap samples with
- * them, passkey scripts their prompts. */
+ * them; and those of numpy.random, by which the scripts for passkey retrieval make their prompts. */
 #ifndef SP_EVALUATE_PYTHON_RANDOM_H
 #define SP_EVALUATE_PYTHON_RANDOM_H
 
@@ -26,5 +26,10 @@ SP_MUST_CHECK sp_status sp_python_random_sample(sp_python_random *random, int64_
 void sp_python_random_choices(sp_python_random *random, int64_t n, int64_t k, int64_t *indices);
 /* shuffle(items). */
 void sp_python_random_shuffle(sp_python_random *random, int64_t n, int64_t *items);
+
+/* The same generator as numpy.random's functions seed and use it. */
+void sp_numpy_random_seed(sp_python_random *random, uint32_t seed);
+/* numpy.random.randint(low, high): uniform in [low, high), high - low from 1 to 2^32 - 1. */
+int64_t sp_numpy_random_integer(sp_python_random *random, int64_t low, int64_t high);
 
 #endif

@@ -133,9 +133,13 @@ typedef struct sp_task_kind {
     const char *metrics[SP_TASK_METRICS + 1];
 } sp_task_kind;
 
-extern const sp_task_kind sp_task_kind_choice;  /* "multiple_choice": one context, several continuations */
-extern const sp_task_kind sp_task_kind_partial; /* "partial": several contexts, one continuation */
-extern const sp_task_kind sp_task_kind_cloze;   /* "cloze": one continuation, right if each token is the likeliest */
+extern const sp_task_kind sp_task_kind_choice;   /* "multiple_choice": one context, several continuations */
+extern const sp_task_kind sp_task_kind_partial;  /* "partial": several contexts, one continuation */
+extern const sp_task_kind sp_task_kind_cloze;    /* "cloze": one continuation, right if each token is the likeliest */
+extern const sp_task_kind sp_task_kind_rolling;  /* "rolling": whole texts, in windows (rolling.c) */
+extern const sp_task_kind sp_task_kind_wikitext; /* the same for WikiText's file */
+extern const sp_task_kind sp_task_kind_blocks;   /* the quantization papers' perplexity (perplexity_blocks.c) */
+extern const sp_task_kind sp_task_kind_passkey;  /* retrieval of a hidden number (passkey_task.c) */
 
 /* NULL: there is none of this name. */
 const sp_task_kind *sp_task_kind_find(const char *name);

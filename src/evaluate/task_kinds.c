@@ -73,7 +73,8 @@ const sp_task_kind sp_task_kind_cloze = {
     .metrics = {"perplexity", "acc"},
 };
 
-static const sp_task_kind *const kinds[] = {&sp_task_kind_choice, &sp_task_kind_partial, &sp_task_kind_cloze};
+static const sp_task_kind *const kinds[] = {&sp_task_kind_choice, &sp_task_kind_partial, &sp_task_kind_cloze,
+                                            &sp_task_kind_rolling};
 
 const sp_task_kind *sp_task_kind_find(const char *name) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)

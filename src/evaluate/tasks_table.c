@@ -19,6 +19,10 @@
         }                                                                                                              \
     }
 
+#define WIKITEXT "https://huggingface.co/datasets/Salesforce/wikitext (wikitext-2-raw-v1)"
+#define WIKITEXT_FILES                                                                                                 \
+    {"wikitext2_wiki.test.raw", NULL}, {"wikitext-2-raw/wiki.test.raw", NULL}, { "wiki.test.raw", NULL }
+
 static const sp_task tasks[] = {
     {
         .name = "arc_easy",
@@ -165,6 +169,33 @@ static const sp_task tasks[] = {
                     {.contexts = {"{query|after:Passage: }\nAnswer:"}, /* llm-foundry's prompt, made lm-eval's */
                      .continuations = {"no", "yes"},
                      .gold = "{gold}"}},
+        .metrics = {"acc"},
+    },
+    {
+        .name = "wikitext",
+        .version = "2.0",
+        .about = "perplexity per word and byte, bits per byte of WikiText-2's test pages",
+        .source = WIKITEXT,
+        .kind = &sp_task_kind_wikitext,
+        .files = {WIKITEXT_FILES},
+        .metrics = {"word_perplexity", "byte_perplexity", "bits_per_byte"},
+        .has_test_split = true,
+    },
+    {
+        .name = "ppl",
+        .version = "1.0",
+        .about = "perplexity per token of WikiText-2's test text in blocks, as papers on quantization count it",
+        .source = WIKITEXT,
+        .kind = &sp_task_kind_blocks,
+        .files = {WIKITEXT_FILES},
+        .metrics = {"ppl_gptq"},
+    },
+    {
+        .name = "passkey",
+        .version = "1.0",
+        .about = "a number hidden in filler, by length and depth",
+        .source = "the prompts are made here",
+        .kind = &sp_task_kind_passkey,
         .metrics = {"acc"},
     },
 };
