@@ -186,6 +186,7 @@ static sp_status answer_lot(document_lot *lot, sp_answer *answers) {
     options.progress = report_progress;
     options.progress_user = lot;
     const sp_requests *requests = &lot->requests;
+    SP_REQUIRE(report_progress(lot, "", 0, 1) == 0, SP_CANCELLED, "the evaluation was cancelled");
     SP_TRY(sp_score(evaluation->model, requests->items, requests->n, &options));
     for (int64_t i = 0; i < lot->n_answers; i++) answers[i] = (sp_answer){0, true};
     for (int64_t i = 0; i < requests->n; i++) {
