@@ -51,7 +51,7 @@ def inert():
         if unicodedata2.combining(text) and pair == text and not reordered(c, form):
             found.add(c)
         if len(pair) == 2 and unicodedata2.normalize("NFC", pair) == text and composed.normalize_str(pair) != text:
-            found.update(map(ord, pair))
+            found.add(ord(pair[0]))
     return found
 
 
