@@ -6,8 +6,9 @@ usage: lm_eval_data.py DATA OUT
 DATA holds the local files (arc_easy_test.jsonl, hellaswag_val.jsonl.zst, ...; names in FILES below, .zst or not).  OUT gets
   hf/TASK_SPLIT.jsonl   what lm-eval reads: fields as in the data sets that its own tasks name
   original/...          the same questions in the files that the data sets' authors distribute, for `softpick eval --data`
-HellaSwag's local form has lost its two-part context and its marks; they are made up in the original form, so that every rule of
-preparation has something to do, and lm-eval reads it as the task hellaswag-original.
+For lm-eval the questions of original/ are the tasks TASK-original.  HellaSwag's local form has lost its two-part context and its
+marks; they are made up there, so that every rule of preparation has something to do.  Training splits, of which few-shot
+examples are drawn, are made of the first 300 questions where there is no file: examples may then be the question itself.
 Needs Python and, for .zst files, the program zstd."""
 import json
 import os
@@ -117,56 +118,86 @@ def wikitext_pages(text):
     return [{"page": each} for each in pages + ["\n".join(page)]]
 
 
+class Writer:
+    """Puts documents where lm-eval and `softpick eval` look for them."""
+
+    def __init__(self, out):
+        self.hf, self.original = os.path.join(out, "hf"), os.path.join(out, "original")
+        os.makedirs(self.hf, exist_ok=True)
+
+    def write(self, path, text):
+        path = os.path.join(self.original, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+    def lines(self, path, documents):
+        self.write(path, "".join(json.dumps(document, ensure_ascii=False) + "\n" for document in documents))
+
+    def for_lm_eval(self, task, split, documents):
+        write_lines(os.path.join(self.hf, f"{task}_{split}.jsonl"), documents)
+
+
+def distribute(writer, task, split, documents):
+    """The documents, as lm-eval reads them, in the file that their authors give out."""
+    train = split == "train"
+    if task.startswith("arc_"):
+        prefix = {"arc_easy": "ARC-Easy", "arc_challenge": "ARC-Challenge"}[task]
+        writer.lines(f"{prefix}-{split.capitalize()}.jsonl", as_distributed(documents, "question"))
+    elif task == "openbookqa":
+        writer.lines(f"openbookqa/{split}.jsonl", as_distributed(documents, "question_stem"))
+    elif task == "hellaswag":
+        writer.lines("hellaswag/hellaswag_train.jsonl" if train else "hellaswag/hellaswag_val.jsonl",
+                     [{**document, "label": int(document["label"])} for document in documents])
+    elif task == "piqa":
+        name = "train" if train else "valid"
+        writer.lines(f"piqa/{name}.jsonl", [{key: document[key] for key in ("goal", "sol1", "sol2")} for document in documents])
+        writer.write(f"piqa/{name}-labels.lst", "".join(f"{document['label']}\n" for document in documents))
+    elif task == "sciq":
+        writer.write(f"sciq/{split}.json", json.dumps(documents, ensure_ascii=False, indent=1))
+    elif task == "winogrande":
+        writer.lines("winogrande_1.1/train_xl.jsonl" if train else "winogrande_1.1/dev.jsonl", documents)
+    elif task == "boolq":
+        writer.lines("BoolQ/train.jsonl" if train else "BoolQ/val.jsonl",
+                     [{**document, "label": bool(document["label"])} for document in documents])
+    elif task == "lambada_openai":
+        writer.lines("lambada_test.jsonl", documents)
+
+
+def convert_file(writer, data, task, split, name):
+    source = os.path.join(data, name)
+    if task == "wikitext":
+        text = read_text(source)
+        writer.for_lm_eval(task, split, wikitext_pages(text))
+        writer.write("wiki.test.raw", text)
+        return
+    documents = read_lines(source)
+    if task.startswith("arc_"):
+        documents = questions_with_letters(documents, "question")
+    elif task == "openbookqa":
+        documents = questions_with_letters(documents, "question_stem")
+    elif task == "boolq":
+        documents = boolq_fields(documents)
+    elif task == "piqa":
+        labels = read_text(os.path.join(data, "piqa_valid-labels.lst")).split()
+        documents = [{**document, "label": int(label)} for document, label in zip(documents, labels, strict=True)]
+    original = hellaswag_marked(documents) if task == "hellaswag" else documents
+    writer.for_lm_eval(task, split, hellaswag_plain(documents) if task == "hellaswag" else documents)
+    writer.for_lm_eval(task + "-original", split, original)
+    distribute(writer, task, split, original)
+    if not task.startswith("arc_") and task != "lambada_openai":
+        writer.for_lm_eval(task + "-original", "train", original[:300])
+        distribute(writer, task, "train", original[:300])
+
+
 def convert(data, out):
-    hf, original = os.path.join(out, "hf"), os.path.join(out, "original")
-    os.makedirs(hf, exist_ok=True)
-    for folder in ("openbookqa", "hellaswag", "piqa", "sciq", "winogrande_1.1", "BoolQ"):
-        os.makedirs(os.path.join(original, folder), exist_ok=True)
+    writer = Writer(out)
     for (task, split), name in FILES.items():
         source = os.path.join(data, name)
-        if not (os.path.exists(source) or os.path.exists(source + ".zst")):
+        if os.path.exists(source) or os.path.exists(source + ".zst"):
+            convert_file(writer, data, task, split, name)
+        else:
             print(f"{source}: not there, {task} {split} is left out", file=sys.stderr)
-            continue
-        target = os.path.join(hf, f"{task}_{split}.jsonl")
-        if task == "wikitext":
-            text = read_text(source)
-            write_lines(target, wikitext_pages(text))
-            with open(os.path.join(original, "wiki.test.raw"), "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            continue
-        documents = read_lines(source)
-        if task.startswith("arc_"):
-            documents = questions_with_letters(documents, "question")
-            prefix = {"arc_easy": "ARC-Easy", "arc_challenge": "ARC-Challenge"}[task]
-            suffix = split.capitalize()
-            write_lines(os.path.join(original, f"{prefix}-{suffix}.jsonl"), as_distributed(documents, "question"))
-        elif task == "openbookqa":
-            documents = questions_with_letters(documents, "question_stem")
-            write_lines(os.path.join(original, "openbookqa/test.jsonl"), as_distributed(documents, "question_stem"))
-        elif task == "hellaswag":
-            marked = hellaswag_marked(documents)
-            write_lines(os.path.join(hf, "hellaswag-original_validation.jsonl"), marked)
-            write_lines(os.path.join(original, "hellaswag/hellaswag_val.jsonl"),
-                        [{**document, "label": int(document["label"])} for document in marked])
-            documents = hellaswag_plain(documents)
-        elif task == "piqa":
-            labels = read_text(os.path.join(data, "piqa_valid-labels.lst")).split()
-            write_lines(os.path.join(original, "piqa/valid.jsonl"), documents)
-            with open(os.path.join(original, "piqa/valid-labels.lst"), "w", encoding="utf-8") as file:
-                file.write("\n".join(labels) + "\n")
-            documents = [{**document, "label": int(label)} for document, label in zip(documents, labels, strict=True)]
-        elif task == "sciq":
-            with open(os.path.join(original, "sciq/test.json"), "w", encoding="utf-8") as file:
-                json.dump(documents, file, ensure_ascii=False, indent=1)
-        elif task == "winogrande":
-            write_lines(os.path.join(original, "winogrande_1.1/dev.jsonl"), documents)
-        elif task == "boolq":
-            documents = boolq_fields(documents)
-            write_lines(os.path.join(original, "BoolQ/val.jsonl"),
-                        [{**each, "label": bool(each["label"])} for each in documents])
-        elif task == "lambada_openai":
-            write_lines(os.path.join(original, "lambada_test.jsonl"), documents)
-        write_lines(target, documents)
 
 
 if __name__ == "__main__":
