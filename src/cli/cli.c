@@ -126,36 +126,44 @@ void cli_format_seconds(char *out, int64_t out_bytes, double seconds) {
         snprintf(out, (size_t)out_bytes, "%llds", whole);
 }
 
-static void draw_bar(const char *what, double share, double seconds_left) {
+static void draw_bar(const char *what, double share, double seconds_left, const char *rate) {
     enum { WIDTH = 30 };
     char bar[WIDTH + 1], left[32];
     int filled = (int)(share * WIDTH);
     for (int i = 0; i < WIDTH; i++) bar[i] = i < filled ? '#' : '.';
     bar[WIDTH] = '\0';
     cli_format_seconds(left, sizeof left, seconds_left);
-    fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %s left", what, bar, 100 * share, left);
+    fprintf(stderr, "\r\033[K%s [%s] %3.0f%%  %s left%s", what, bar, 100 * share, left, rate);
     if (share >= 1) fputc('\n', stderr);
     fflush(stderr);
 }
 
-static void print_progress_line(const char *what, double share, double seconds_left) {
+static void print_progress_line(const char *what, double share, double seconds_left, const char *rate) {
     char left[32];
     cli_format_seconds(left, sizeof left, seconds_left);
     if (share >= 1)
-        fprintf(stderr, "%s: done\n", what);
+        fprintf(stderr, "%s: done%s\n", what, rate);
     else
-        fprintf(stderr, "%s: %.0f%%, %s left\n", what, 100 * share, left);
+        fprintf(stderr, "%s: %.0f%%, %s left%s\n", what, 100 * share, left, rate);
+}
+
+/* ", 120 documents/s"; nothing before there is a rate. */
+static void format_rate(char out[64], const char *unit, int64_t n, double seconds) {
+    *out = 0;
+    if (unit && n > 0 && seconds > 0) snprintf(out, 64, ", %.4g %s/s", (double)n / seconds, unit);
 }
 
 int cli_progress(void *user, const char *what, int64_t done, int64_t total) {
-    (void)user;
     static char current[64]; /* what is running: a new name starts a new clock */
     static double began, shown;
+    static int64_t done_before; /* the clock started */
+    char rate[64];
     double now = seconds_now();
     if (strncmp(current, what, sizeof current - 1) != 0 || done == 0) {
         snprintf(current, sizeof current, "%s", what);
         began = now;
         shown = now;
+        done_before = done;
     }
     bool draws = stderr_draws(), finished = total > 0 && done >= total;
     double pause = draws ? 0.1 : 10;
@@ -165,7 +173,8 @@ int cli_progress(void *user, const char *what, int64_t done, int64_t total) {
     } else if (total > 0 && (finished || now - shown >= pause)) {
         double share = finished ? 1 : (double)done / (double)total;
         double left = share > 0 ? (now - began) * (1 - share) / share : 0;
-        (draws ? draw_bar : print_progress_line)(what, share, left);
+        format_rate(rate, user, done - done_before, now - began);
+        (draws ? draw_bar : print_progress_line)(what, share, left, rate);
         shown = now;
         if (finished) current[0] = '\0';
     }

@@ -39,8 +39,8 @@ const char *cli_nearest(const char *word, const char *const *names, int n_names)
 
 /* "12s", "3m05s", "2h07m". */
 void cli_format_seconds(char *out, int64_t out_bytes, double seconds);
-/* An sp_progress_function that draws a bar on a terminal and prints a line every ten seconds otherwise; user:
- * unused. Non-zero after the first Ctrl-C. */
+/* An sp_progress_function that draws a bar on a terminal and prints a line every ten seconds otherwise; user: NULL, or a
+ * text that says what is counted, whose rate is shown then.  Non-zero after the first Ctrl-C. */
 int cli_progress(void *user, const char *what, int64_t done, int64_t total);
 /* True when stderr is a terminal and NO_COLOR and TERM=dumb do not say otherwise. */
 bool cli_color(void);

@@ -193,14 +193,15 @@ static const struct argp parser = {
 /* ---- tables ---------------------------------------------------------------------------------------------------- */
 
 static void print_list(const char *data) {
-    printf("%-16s %-42s %s\n", "task", "what is asked", "data file");
     sp_evaluate_task task;
     for (int64_t i = 0; sp_evaluate_task_at(i, data, &task); i++) {
-        printf("%-16s %-42s ", task.name, task.about);
-        if (*task.found || !*task.files)
-            printf("%s\n", *task.found ? task.found : task.source);
+        printf("%-15s %s\n%-15s ", task.name, task.about, "");
+        if (*task.found)
+            printf("data: %s\n", task.found);
+        else if (*task.files)
+            printf("data: not in %s: %s (or .zst, .gz)\n%-15s from %s\n", data, task.files, "", task.source);
         else
-            printf("not in %s: %s (also .zst, .gz)\n%-59s from %s\n", data, task.files, "", task.source);
+            printf("data: none, %s\n", task.source);
     }
 }
 
@@ -347,7 +348,9 @@ int cmd_eval(int argc, char **argv) {
     }
     cli_set_threads(arguments.n_threads);
     cli_catch_signals();
+    static char unit[] = "documents";
     arguments.options.progress = cli_progress;
+    arguments.options.progress_user = unit;
 
     char *text;
     json_t *document = NULL;

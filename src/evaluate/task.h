@@ -127,8 +127,7 @@ typedef struct sp_task_kind {
     /* Set: the kind does all by itself, and the others are NULL. */
     sp_status (*run)(sp_task_outcome *outcome, sp_evaluation *evaluation, const sp_task *task);
     bool takes_examples;
-    /* In a task file: keys of the templates (NULL: it has none), and metrics that may be wanted; the first two, or one, if
-     * none are named. */
+    /* In a task file: keys of the templates (NULL: it has none), and the metrics, all of them if none are named. */
     const char *context_key, *continuation_key;
     const char *metrics[SP_TASK_METRICS + 1];
 } sp_task_kind;

@@ -104,8 +104,7 @@ static sp_status read_keys(sp_task *task, json_t *object, const char *path) {
 
 static sp_status check_metrics(sp_task *task, const char *path) {
     const char *const *offered = task->kind->metrics;
-    if (!task->metrics[0])
-        for (int i = 0; i < 2 && offered[i]; i++) task->metrics[i] = offered[i];
+    if (!task->metrics[0]) memcpy(task->metrics, offered, sizeof task->metrics);
     for (int m = 0; task->metrics[m]; m++) {
         int i = 0;
         while (offered[i] && strcmp(offered[i], task->metrics[m]) != 0) i++;
