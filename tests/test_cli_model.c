@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/random.h"
+#include "data_path.h"
 #include "softpick/checkpoint.h"
 #include "softpick/measure.h"
 #include "softpick/model.h"
@@ -319,14 +320,10 @@ static void prompt_comes_from_standard_input(void **state) {
 /* A trained model with grouped queries, and the text that another program wrote with it. */
 static void golden_text_of_a_trained_model_is_written(void **state) {
     (void)state;
-    const char *data = getenv("SOFTPICK_DATA"), *here = strstr(__FILE__, "/tests/");
     char folder[1024], command[4096];
-    if (data)
-        snprintf(folder, sizeof folder, "%s", data);
-    else
-        snprintf(folder, sizeof folder, "%.*s/../shared/data", (int)(here ? here - __FILE__ : 0), __FILE__);
+    data_path(folder, sizeof folder, "");
     snprintf(command, sizeof command,
-             "mkdir stories && cp '%s'/ckpt/stories260K-hf/* stories && "
+             "rm -rf stories && mkdir stories && cp '%s'/ckpt/stories260K-hf/* stories && "
              "cp '%s/tokenizer/stories/tok512.model' stories/tokenizer.model && "
              "cp '%s/ckpt/stories260K.golden.txt' golden",
              folder, folder, folder);
