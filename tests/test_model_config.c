@@ -156,8 +156,8 @@ static void positions_are_read_as_written_before_and_after_transformers_5(void *
         "{\"model_type\":\"llama\",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5}}",
         "{\"model_type\":\"llama\",\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2.5}}",
         "{\"model_type\":\"llama\",\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2.5,\"rope_theta\":5e5}}",
-        "{\"model_type\":\"llama\",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5},"
-        "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2.5,\"rope_theta\":500000}}",
+        ("{\"model_type\":\"llama\",\"rope_theta\":5e5,\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.5},"
+         "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":2.5,\"rope_theta\":500000}}"),
     };
     for (size_t i = 0; i < sizeof linear / sizeof *linear; i++) {
         sp_model_config c = read(linear[i]);
