@@ -18,11 +18,12 @@ enum {
     MARK_BYTES = sizeof mark - 1,
     WORD_BYTES_MAX = 64, /* longer ones are rarely met again */
     PLACES_AT_FIRST = 256,
+    WORDS_MAX = 1 << 20,
 };
 
 typedef struct word {
-    const char *text; /* NULL: a free place */
-    int64_t n_bytes;
+    int64_t text;    /* where its letters begin in the list of all letters */
+    int64_t n_bytes; /* 0: a free place */
     uint64_t hash;
     int64_t first, n_tokens; /* in the list of all tokens */
 } word;
@@ -39,6 +40,8 @@ struct sp_word_encoder {
     word *table;
     int64_t n_words, n_places; /* n_places: a power of two */
     token_list tokens;         /* of all words */
+    char *letters;             /* of all words */
+    int64_t n_letters, capacity;
 };
 
 bool sp_words_stand_apart(const sp_sentencepiece *model) {
@@ -70,8 +73,9 @@ static sp_status add_tokens(token_list *list, const int32_t *tokens, int64_t n) 
 static word *find_place(const sp_word_encoder *encoder, const char *text, int64_t n_bytes, uint64_t hash) {
     for (int64_t at = (int64_t)(hash >> 20);; at++) {
         word *place = &encoder->table[at & (encoder->n_places - 1)];
-        if (!place->text) return place;
-        if (place->hash == hash && place->n_bytes == n_bytes && memcmp(place->text, text, (size_t)n_bytes) == 0)
+        if (place->n_bytes == 0) return place;
+        if (place->hash == hash && place->n_bytes == n_bytes &&
+            memcmp(encoder->letters + place->text, text, (size_t)n_bytes) == 0)
             return place;
     }
 }
@@ -84,9 +88,31 @@ static sp_status grow(sp_word_encoder *encoder) {
     encoder->table = table;
     encoder->n_places = 4 * n_old;
     for (int64_t i = 0; i < n_old; i++)
-        if (old[i].text) *find_place(encoder, old[i].text, old[i].n_bytes, old[i].hash) = old[i];
+        if (old[i].n_bytes) *find_place(encoder, encoder->letters + old[i].text, old[i].n_bytes, old[i].hash) = old[i];
     free(old);
     return SP_OK;
+}
+
+/* Keeps the letters of a word behind those of all others. */
+static sp_status keep_letters(sp_word_encoder *encoder, const char *text, int64_t n_bytes) {
+    if (encoder->n_letters + n_bytes > encoder->capacity) {
+        int64_t capacity = 2 * encoder->capacity + WORD_BYTES_MAX;
+        char *letters = realloc(encoder->letters, (size_t)capacity);
+        SP_REQUIRE(letters, SP_OUT_OF_MEMORY, "encoding: no memory for %" PRId64 " bytes of words", capacity);
+        encoder->letters = letters;
+        encoder->capacity = capacity;
+    }
+    memcpy(encoder->letters + encoder->n_letters, text, (size_t)n_bytes);
+    encoder->n_letters += n_bytes;
+    return SP_OK;
+}
+
+/* An encoder may live as long as the program: its memory is bounded by starting anew. */
+static void forget_words(sp_word_encoder *encoder) {
+    memset(encoder->table, 0, (size_t)encoder->n_places * sizeof *encoder->table);
+    encoder->n_words = 0;
+    encoder->n_letters = 0;
+    encoder->tokens.n = 0;
 }
 
 /* ---- words ---- */
@@ -105,11 +131,13 @@ static sp_status encode_word(const sp_word_encoder *encoder, const char *text, i
 static sp_status add_word(sp_word_encoder *encoder, const char *text, int64_t n_bytes, token_list *out) {
     if (n_bytes > WORD_BYTES_MAX) return encode_word(encoder, text, n_bytes, out);
     uint64_t hash = sp_hash_bytes(0, text, n_bytes);
+    if (encoder->n_words == WORDS_MAX) forget_words(encoder);
     word *place = find_place(encoder, text, n_bytes, hash);
-    if (!place->text) {
-        int64_t first = encoder->tokens.n;
+    if (place->n_bytes == 0) {
+        int64_t first = encoder->tokens.n, letters = encoder->n_letters;
         SP_TRY(encode_word(encoder, text, n_bytes, &encoder->tokens));
-        *place = (word){text, n_bytes, hash, first, encoder->tokens.n - first};
+        SP_TRY(keep_letters(encoder, text, n_bytes));
+        *place = (word){letters, n_bytes, hash, first, encoder->tokens.n - first};
         SP_TRY(add_tokens(out, encoder->tokens.items + first, encoder->tokens.n - first));
         return 2 * ++encoder->n_words > encoder->n_places ? grow(encoder) : SP_OK;
     }
@@ -179,5 +207,6 @@ void sp_word_encoder_free(sp_word_encoder *encoder) {
     if (!encoder) return;
     free(encoder->table);
     free(encoder->tokens.items);
+    free(encoder->letters);
     free(encoder);
 }

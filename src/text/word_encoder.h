@@ -1,4 +1,4 @@
-/* Encodes text word by word and remembers the words it has met.  For one thread and one call. */
+/* Encodes text word by word and remembers the words it has met.  For one thread at a time. */
 #ifndef SP_TEXT_WORD_ENCODER_H
 #define SP_TEXT_WORD_ENCODER_H
 
@@ -21,7 +21,7 @@ SP_MUST_CHECK sp_status sp_word_encoder_new(sp_word_encoder **out, const sp_sent
 void sp_word_encoder_free(sp_word_encoder *encoder);
 
 /* As sp_sentencepiece_encode of the whole; without the dummy space if the text `continues` another one, and begins with
- * a newline therefore.  The text must outlive the encoder. */
+ * a newline therefore. */
 SP_MUST_CHECK sp_status sp_word_encoder_encode(sp_word_encoder *encoder, const char *text, int64_t n_bytes,
                                                bool continues, int32_t **tokens, int64_t *n_tokens);
 
