@@ -4,6 +4,7 @@
 #include "text/sentencepiece_model.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +101,8 @@ static sp_status read_piece(const model_reader *model, reader in) {
             piece->type = (sp_piece_type)f.value;
         }
     }
+    SP_REQUIRE(isfinite(piece->score), SP_BAD_FILE, "%s: the score of piece %" PRId64 " is not finite", model->source,
+               facts->n_pieces - 1);
     SP_REQUIRE(piece->n_bytes > 0, SP_BAD_FILE, "%s: piece %" PRId64 " is empty", model->source, facts->n_pieces - 1);
     SP_REQUIRE(sp_utf8_prefix(piece->text, piece->n_bytes) == piece->n_bytes, SP_BAD_FILE,
                "%s: piece %" PRId64 " is not UTF-8", model->source, facts->n_pieces - 1);
@@ -129,10 +132,36 @@ static sp_status read_trainer(const model_reader *model, reader in) {
     return SP_OK;
 }
 
+static uint32_t unit_at(const uint8_t *units, uint32_t i) {
+    return (uint32_t)units[4 * i] | (uint32_t)units[4 * i + 1] << 8 | (uint32_t)units[4 * i + 2] << 16 |
+           (uint32_t)units[4 * i + 3] << 24;
+}
+
+/* The rules: bytes of a double-array trie, the trie, and the strings, each with a 0 behind it, that it leads to.  A unit
+ * of the trie is a value (bit 31), or says where its children lie: at its own place ^ offset ^ the next byte of the text,
+ * with its value, if it has one (bit 8), at byte 0. */
+static bool rules_stay_inside(reader in) {
+    uint64_t n_bytes;
+    if (in.at == in.end) return true;
+    if (!read_fixed(&in, 4, &n_bytes) || n_bytes % 4 != 0 || n_bytes == 0 || n_bytes >= (uint64_t)(in.end - in.at))
+        return false;
+    uint32_t n_units = (uint32_t)(n_bytes / 4), n_strings = (uint32_t)(in.end - in.at - (int64_t)n_bytes);
+    if (in.end[-1] != 0) return false;
+    for (uint32_t i = 0; i < n_units; i++) {
+        uint32_t unit = unit_at(in.at, i), children = i ^ (unit >> 10 << ((unit >> 6) & 8));
+        if (unit >> 31) continue;
+        if ((children | 0xff) >= n_units) return false;
+        if ((unit >> 8 & 1) && (unit_at(in.at, children) & 0x7fffffff) >= n_strings) return false;
+    }
+    return true;
+}
+
 static sp_status read_normalizer(const model_reader *model, reader in, bool denormalizer) {
     sp_sentencepiece_facts *facts = model->facts;
     for (field f; in.at < in.end;) {
         if (!read_field(&in, &f)) return damaged(model, "the normalizer's part is cut short");
+        if (f.number == 2 && f.wire == BYTES && !rules_stay_inside(f.bytes))
+            return damaged(model, "its rules for rewriting text are damaged");
         if (f.number == 2 && f.wire == BYTES)
             *(denormalizer ? &facts->n_denormalizer : &facts->n_charsmap) = f.bytes.end - f.bytes.at;
         if (f.wire != VARINT || denormalizer) continue;

@@ -23,7 +23,8 @@ typedef struct sp_sentencepiece_facts {
     int64_t unk, bos, eos, pad; /* ids; -1: none */
 } sp_sentencepiece_facts;
 
-/* Fails with SP_BAD_FILE on what is no model; `source` names it in messages. */
+/* Fails with SP_BAD_FILE on what is no model, and on what the library would follow out of its memory: it trusts scores
+ * and the rules by which text is rewritten.  `source` names the model in messages. */
 SP_MUST_CHECK sp_status sp_sentencepiece_facts_read(sp_sentencepiece_facts *facts, const void *bytes, int64_t n_bytes,
                                                     const char *source);
 void sp_sentencepiece_facts_free(sp_sentencepiece_facts *facts);
