@@ -14,9 +14,12 @@
 
 static char input_folder[64], input_path[128];
 
-static inline void require(int holds) {
-    if (!holds) abort();
-}
+#define require(holds)                                                                                                 \
+    do {                                                                                                               \
+        if (holds) break;                                                                                              \
+        fprintf(stderr, "line %d: not so: %s (%s)\n", __LINE__, #holds, sp_last_message());                            \
+        abort();                                                                                                       \
+    } while (0)
 
 static inline void remove_input(void) {
     unlink(input_path);

@@ -149,7 +149,7 @@ static bool rules_stay_inside(reader in) {
     if (in.end[-1] != 0) return false;
     for (uint32_t i = 0; i < n_units; i++) {
         uint32_t unit = unit_at(in.at, i), children = i ^ (unit >> 10 << ((unit >> 6) & 8));
-        if (unit >> 31) continue;
+        if (i > 0 && unit >> 31) continue; /* nothing leads to a value but the bit that says so; all begins at unit 0 */
         if ((children | 0xff) >= n_units) return false;
         if ((unit >> 8 & 1) && (unit_at(in.at, children) & 0x7fffffff) >= n_strings) return false;
     }

@@ -15,6 +15,7 @@
 
 struct sp_sentencepiece {
     sentencepiece::SentencePieceProcessor processor;
+    std::string source; /* for messages */
 };
 
 namespace {
@@ -113,6 +114,7 @@ sp_status sp_sentencepiece_open(sp_sentencepiece **out, const char *model, int64
     sp_sentencepiece *opened = nullptr;
     sp_status status = guarded(source, [&]() -> sp_status {
         opened = new sp_sentencepiece;
+        opened->source = source;
         auto result = opened->processor.LoadFromSerializedProto({model, static_cast<size_t>(n_bytes)});
         SP_REQUIRE(result.ok(), SP_BAD_FILE, "%s: not a sentencepiece model", source);
         return SP_OK;
@@ -144,7 +146,8 @@ sp_status sp_sentencepiece_encode(const sp_sentencepiece *model, const char *tex
     return guarded("encoding", [&]() -> sp_status {
         std::vector<int> ids;
         auto result = model->processor.Encode({text, static_cast<size_t>(n_bytes)}, &ids);
-        SP_REQUIRE(result.ok(), SP_INTERNAL, "encoding failed: %s", result.error_message());
+        SP_REQUIRE(result.ok(), SP_BAD_FILE, "%s: a model that cannot encode: %s", model->source.c_str(),
+                   result.error_message());
         *tokens = copied<int32_t>(ids.data(), ids.size() * sizeof(int32_t));
         *n_tokens = static_cast<int64_t>(ids.size());
         return SP_OK;
@@ -158,7 +161,8 @@ sp_status sp_sentencepiece_decode(const sp_sentencepiece *model, const int32_t *
         std::vector<int> ids(tokens, tokens + n_tokens);
         std::string decoded;
         auto result = model->processor.Decode(ids, &decoded);
-        SP_REQUIRE(result.ok(), SP_INTERNAL, "decoding failed: %s", result.error_message());
+        SP_REQUIRE(result.ok(), SP_BAD_FILE, "%s: a model that cannot decode: %s", model->source.c_str(),
+                   result.error_message());
         *text = copied<char>(decoded.data(), decoded.size());
         *n_bytes = static_cast<int64_t>(decoded.size());
         return SP_OK;

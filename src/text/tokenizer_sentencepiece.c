@@ -53,7 +53,7 @@ static sp_status find_cuts(model *m) {
     SP_TRY_OR_DONE(sp_sentencepiece_encode(m->library, probe, N_HEAD, &head, &n_head));
     SP_TRY_OR_DONE(sp_sentencepiece_encode(m->library, probe + N_HEAD, sizeof probe - 1 - N_HEAD, &tail, &n_tail));
     int64_t n_rest = n_tail - m->n_dummy;
-    m->cuts = n_head + n_rest == n_whole && memcmp(whole, head, (size_t)n_head * sizeof *whole) == 0 &&
+    m->cuts = n_rest >= 0 && n_head + n_rest == n_whole && memcmp(whole, head, (size_t)n_head * sizeof *whole) == 0 &&
               memcmp(whole + n_head, tail + m->n_dummy, (size_t)n_rest * sizeof *whole) == 0;
     m->words = m->cuts && sp_words_stand_apart(m->library);
 done:
