@@ -146,8 +146,44 @@ refused 2 "32 positions" $small --length 16 --out "$work/d" \
 refused 3 "too short for one sample of 128" $small --length 64 --measure-length 128 --validation-fraction 0.0002 --out "$work/d"
 [ -e "$work/d/softmax" ] && wrong "training began"
 
-# what was refused does not stand in the way, and leaves nothing that another study would take for its own
+# shellcheck disable=SC2086
+refused 2 "no task" $small --tasks arc_easyy --out "$work/h"
+# shellcheck disable=SC2086
+refused 3 "arc_easy" $small --tasks arc_easy --task-data "$work/a" --out "$work/h"
+[ -e "$work/h" ] && wrong "a task that cannot be done made a folder"
+# shellcheck disable=SC2086
+refused 2 "passkey" $small --tasks passkey --out "$work/h"
+[ -e "$work/h/softmax/step-00000001" ] && wrong "training began, and its passkey prompts do not fit"
+
 head -n 500 "$work/text.txt" >"$work/part.txt"
+
+# ---- tasks: what softpick eval says of the same checkpoint ----
+mkdir "$work/data"
+cat >"$work/data/arc_easy_test.jsonl" <<'END'
+{"id": "1", "question": "bada kilo?", "choices": ["bada", "kilo ra", "sise"], "gold": 1}
+{"id": "2", "question": "mapo rugi?", "choices": ["tepa", "mapo", "lu"], "gold": 0}
+{"id": "3", "question": "fide?", "choices": ["no", "fide", "kuma"], "gold": 2}
+END
+# shellcheck disable=SC2086
+study $shape --text "$work/part.txt" --steps 2 --length 64 --tasks arc_easy --task-data "$work/data" --out "$work/t"
+[ "$code" = 0 ] || wrong "exit code $code with tasks"
+grep -q "arc_easy acc_norm  *[0-9.]*%  *[0-9.]*%  *[-+]" "$work/out" || wrong "the table lacks the task"
+grep -q "arc_easy" "$work/t/report.html" || wrong "the page lacks the task"
+cat >"$work/tasks.py" <<'END'
+import json, sys
+study = json.load(open(sys.argv[1]))["models"]["softpick"]["evaluation"]["results"]
+alone = json.load(open(sys.argv[2]))["results"]
+assert study["arc_easy"]["sample_len"] == 3 and study.keys() == alone.keys(), study
+for metric in "acc", "acc_stderr", "acc_norm", "acc_norm_stderr":  # results.json keeps 12 digits
+    assert abs(study["arc_easy"][metric + ",none"] - alone["arc_easy"][metric + ",none"]) < 1e-10, metric
+END
+last="softpick eval"
+"$tool" eval "$work/t/softpick" --tasks arc_easy --data "$work/data" --dtype "$(
+    python3 -c "import json, sys; print(json.load(open(sys.argv[1]))['models']['softpick']['evaluation']['softpick']['dtype'])" \
+        "$work/t/results.json")" --json >"$work/out" 2>"$work/err"
+python3 "$work/tasks.py" "$work/t/results.json" "$work/out" >"$work/err" 2>&1 || wrong "eval says something else"
+
+# what was refused does not stand in the way, and leaves nothing that another study would take for its own
 # shellcheck disable=SC2086
 study $shape --text "$work/part.txt" --steps 2 --out "$work/d" --json
 [ "$code" = 0 ] || wrong "exit code $code in a folder where others were refused"

@@ -42,7 +42,7 @@ static const struct argp_option general_options[] = {
 };
 enum { N_GENERAL = sizeof general_options / sizeof *general_options };
 
-static const char *const headings[] = {"", "Model:", "Training:", "Measures:"};
+static const char *const headings[] = {"", "Model:", "Training:", "Measures:", "Evaluation:"};
 
 /* The rows of study_table as argp's options, behind the general ones, with a heading before each group. */
 static struct argp_option *all_options(void) {
@@ -273,6 +273,7 @@ static sp_status run(study *s, json_t *texts, const arguments *a) {
     char spooled[4096];
     const study_settings asked = s->settings;
     SP_TRY(check_settings(s));
+    SP_TRY(study_check_tasks(s));
     SP_TRY(study_check_memory(s));
     SP_TRY(sp_path_join(s->tokens, sizeof s->tokens, s->out, "tokens"));
     SP_TRY(claim_folder(s, texts, a->force));
@@ -325,12 +326,13 @@ static char *help_text(int key, const char *text, void *input) {
     fputs("All others: attention softmax,softpick, schedule cosine, device cpu, dtype auto, adam-eps 1e-15, "
           "validation-fraction "
           "0.05, "
-          "samples 32, seed 1.\n",
+          "samples 32, no tasks, seed 1.\n",
           stream);
     fputs("\nExamples:\n"
           "  softpick study --text book.txt --out study\n"
           "  softpick study --text corpus.jsonl.zst --preset small --device cuda --out small\n"
-          "  zcat *.gz | softpick study --text - --minutes 10 --out longer\n\n"
+          "  zcat *.gz | softpick study --text - --minutes 10 --out longer\n"
+          "  softpick study --text book.txt --tasks arc_easy,passkey --task-data eval --out study\n\n"
           "A study that was stopped goes on when the same command is given again.\n"
           "Exit status: 0 done, 1 failed or stopped, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
           stream);

@@ -14,9 +14,10 @@
 #include "softpick/train.h"
 
 typedef struct study_settings {
-    const char *preset, *attention, *schedule, *packing, *device, *dtype, *prompt, *tokenizer, *measures;
+    const char *preset, *attention, *schedule, *packing, *device, *dtype, *prompt, *tokenizer, *measures, *tasks,
+        *task_data;
     int64_t layers, heads, kv_heads, width, ffn_width, vocabulary;
-    int64_t T, B, accumulate, steps, warmup_steps, samples, measure_length, seed;
+    int64_t T, B, accumulate, steps, warmup_steps, samples, measure_length, seed, task_limit, shots;
     double minutes, learning_rate, initializer_range, adam_eps, validation_fraction;
     bool recompute;
 } study_settings;
@@ -80,6 +81,10 @@ sp_status study_prepare_tokens(study *s);
 sp_status study_check_memory(study *s);
 /* Refuses, before any training, what would fail after it: a prompt or samples that do not fit model and text. */
 sp_status study_check_measures(const study *s);
+/* Before anything is written: whether --tasks names tasks that exist, with their data. */
+sp_status study_check_tasks(const study *s);
+/* Before any training: one document of each task on an untrained model, so that none fails after it. */
+sp_status study_rehearse_tasks(const study *s, sp_model *model);
 sp_status study_choose_steps(study *s);
 sp_status study_run_model(study *s, sp_normalizer attention);
 
@@ -92,6 +97,9 @@ sp_status study_trace_read(json_t **out, const char *run_folder);
 /* The configuration of the model with this attention, and the options of its training. */
 sp_status study_model_config(sp_model_config *config, const study *s, sp_normalizer attention);
 sp_status study_train_options(sp_train_options *options, const study *s);
+
+/* root.evaluation: what `softpick eval` finds, and the passkey grid; nothing without --tasks. */
+sp_status study_add_evaluation(json_t *root, const study *s, sp_model *model, const char *name);
 
 /* results.json of a finished study. */
 json_t *study_results(const study *s);

@@ -163,33 +163,69 @@ static const struct {
     {"tokens_per_second", "training speed (tokens/s)", 0, false},
 };
 
+/* What would overflow its column has an exponent. */
 static void format_value(char *out, int64_t out_bytes, const json_t *value, int digits, bool percent, bool sign) {
     if (!json_is_number(value))
         snprintf(out, (size_t)out_bytes, "-");
+    else if (fabs(json_number_value(value)) >= 1e7)
+        snprintf(out, (size_t)out_bytes, sign ? "%+.3g" : "%.3g", json_number_value(value));
     else
         snprintf(out, (size_t)out_bytes, sign ? "%+.*f%s" : "%.*f%s", digits,
                  json_number_value(value) * (percent ? 100 : 1), percent ? "%" : "");
 }
 
-static void print_row(const json_t *models, size_t row) {
+/* What a row shows of one model; NULL: nothing. */
+typedef const json_t *(*row_value)(const json_t *model, const char *key);
+
+static const json_t *result_of(const json_t *model, const char *key) { return json_object_get(model, key); }
+
+static void print_row(const json_t *models, const char *label, const char *key, row_value value, int digits,
+                      bool percent) {
     const char *name;
-    json_t *model, *first = NULL, *last = NULL, *difference = NULL;
+    json_t *model, *difference = NULL;
+    const json_t *first = NULL, *last = NULL;
     char text[64];
-    printf("  %-36s", rows[row].label);
+    printf("  %-36s", label);
     json_object_foreach((json_t *)(uintptr_t)models, name, model) {
-        last = json_object_get(model, rows[row].key);
+        last = value(model, key);
         if (!first) first = last;
-        format_value(text, sizeof text, last, rows[row].digits, rows[row].percent, false);
+        format_value(text, sizeof text, last, digits, percent, false);
         printf(" %16s", text);
     }
     if (json_object_size(models) == 2) {
         if (json_is_number(first) && json_is_number(last))
             difference = json_real(json_number_value(last) - json_number_value(first));
-        format_value(text, sizeof text, difference, rows[row].digits, rows[row].percent, true);
+        format_value(text, sizeof text, difference, digits, percent, true);
         printf(" %16s", text);
         json_decref(difference);
     }
     printf("\n");
+}
+
+/* `key`: "arc_easy/acc,none". */
+static const json_t *metric_of(const json_t *model, const char *key) {
+    char task[256];
+    const char *slash = strchr(key, '/');
+    snprintf(task, sizeof task, "%.*s", (int)(slash - key), key);
+    const json_t *results = json_object_get(json_object_get(model, "evaluation"), "results");
+    return json_object_get(json_object_get(results, task), slash + 1);
+}
+
+/* Every metric of every task, without their standard errors, which the report has. */
+static void print_tasks(const json_t *models) {
+    const char *task, *metric;
+    json_t *metrics, *value;
+    json_t *first = json_object_iter_value(json_object_iter((json_t *)(uintptr_t)models));
+    json_object_foreach(json_object_get(json_object_get(first, "evaluation"), "results"), task, metrics) {
+        json_object_foreach(metrics, metric, value) {
+            if (!json_is_number(value) || strstr(metric, "_stderr,") || !strchr(metric, ',')) continue;
+            char label[300], key[300];
+            snprintf(label, sizeof label, "%s %.*s", task, (int)strcspn(metric, ","), metric);
+            snprintf(key, sizeof key, "%s/%s", task, metric);
+            bool share = strncmp(metric, "acc", 3) == 0;
+            print_row(models, label, key, metric_of, share ? 1 : 2, share);
+        }
+    }
 }
 
 /* The paper's effects need long training: what did not come is said. */
@@ -212,6 +248,8 @@ void study_print(const json_t *results) {
     printf("\n  %-36s", "");
     json_object_foreach((json_t *)(uintptr_t)models, name, model) printf(" %16s", name);
     printf(json_object_size(models) == 2 ? " %16s\n" : "\n", "difference");
-    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) print_row(models, row);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        print_row(models, rows[i].label, rows[i].key, result_of, rows[i].digits, rows[i].percent);
+    print_tasks(models);
     print_sinks(models);
 }

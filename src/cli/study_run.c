@@ -251,6 +251,7 @@ static sp_status train_model(training_watch *watch, sp_train_result *result) {
     SP_TRY(sp_checkpoint_newest(watch->folder, &newest));
     bool is_new = !newest;
     free(newest);
+    if (is_new) SP_TRY(study_rehearse_tasks(s, watch->model));
     if (is_new) SP_TRY(study_trace_add(s, watch->model, watch->folder, 0));
     sp_status status = sp_train(watch->model, s->tokenizer, s->tokens, watch->folder, &options, &callbacks, result);
     SP_TRY(watch->status);
@@ -348,6 +349,7 @@ static sp_status describe(json_t *root, const study *s, sp_model *model, const c
     SP_TRY(study_trace_read(&trace, folder));
     if (trace) json_object_set_new(root, "checkpoints", trace);
     SP_TRY(add_maps(root, s, model));
+    SP_TRY(study_add_evaluation(root, s, model, sp_normalizer_name(config->attention_function)));
     json_t *samples = json_array();
     json_object_set_new(root, "samples", samples);
     SP_TRY(add_sample(samples, s, model, ""));

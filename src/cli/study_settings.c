@@ -9,7 +9,7 @@
 
 #define AT(field) (int64_t) offsetof(study_settings, field)
 
-enum { GROUP_MODEL = 1, GROUP_TRAINING = 2, GROUP_MEASURES = 3 };
+enum { GROUP_MODEL = 1, GROUP_TRAINING = 2, GROUP_MEASURES = 3, GROUP_TASKS = 4 };
 
 const study_setting study_table[] = {
     {"attention", STUDY_WORD, AT(attention), 0, 0, "LIST",
@@ -55,6 +55,12 @@ const study_setting study_table[] = {
      GROUP_MEASURES},
     {"prompt", STUDY_WORD, AT(prompt), 0, 0, "TEXT", "begins the generated samples and is drawn in attention maps",
      GROUP_MEASURES},
+    {"tasks", STUDY_WORD, AT(tasks), 0, 0, "LIST", "tasks of softpick eval that each model does (default: none)",
+     GROUP_TASKS},
+    {"task-data", STUDY_WORD, AT(task_data), 0, 0, "DIR", "folder of their data files (default: this one)",
+     GROUP_TASKS},
+    {"task-limit", STUDY_COUNT, AT(task_limit), 0, 1e12, "N", "the first N documents of each; 0: all", GROUP_TASKS},
+    {"num-fewshot", STUDY_COUNT, AT(shots), 0, 1000, "K", "solved examples in front of each question", GROUP_TASKS},
 };
 const int study_table_rows = sizeof study_table / sizeof *study_table;
 
@@ -140,6 +146,8 @@ static study_settings completed(study_settings s) {
     s.device = "cpu";
     s.dtype = "auto";
     s.measures = "all";
+    s.tasks = "";
+    s.task_data = ".";
     if (!s.packing) s.packing = "bos";
     if (!s.accumulate) s.accumulate = 1;
     if (s.validation_fraction <= 0) s.validation_fraction = 0.05;
