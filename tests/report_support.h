@@ -75,4 +75,41 @@ static inline char *page_of(json_t *results) {
     return page;
 }
 
+/* ---- reading a page ---- */
+
+static inline void assert_has(const char *page, const char *text) {
+    if (!strstr(page, text)) fail_msg("the page has no \"%s\"", text);
+}
+
+static inline void assert_lacks(const char *page, const char *text) {
+    if (strstr(page, text)) fail_msg("the page has \"%s\"", text);
+}
+
+/* From `begin` to the next `end`.  Caller frees. */
+static inline char *part_of(const char *page, const char *begin, const char *end) {
+    const char *from = strstr(page, begin);
+    if (!from) fail_msg("the page has no \"%s\"", begin);
+    const char *to = strstr(from, end);
+    assert_non_null(to);
+    return strndup(from, (size_t)(to - from));
+}
+
+static inline char *section_of(const char *page, const char *id) {
+    char begin[64];
+    snprintf(begin, sizeof begin, "<section id=\"%s\">", id);
+    return part_of(page, begin, "</section>");
+}
+
+/* What a reader sees of it: the text between tags. */
+static inline char *text_of(const char *html) {
+    char *text = malloc(strlen(html) + 1), *out = text;
+    for (bool inside = false; *html; html++) {
+        if (*html == '<') inside = true;
+        if (!inside) *out++ = *html;
+        if (*html == '>') inside = false;
+    }
+    *out = 0;
+    return text;
+}
+
 #endif

@@ -70,7 +70,13 @@ static void each_missing_key_is_named(void **state) {
                                        "models",
                                        "models.softpick.attention_function",
                                        "models.softmax.curve.step",
-                                       "models.softmax.maps.tokens"};
+                                       "models.softmax.maps.tokens",
+                                       "models.softmax.maps.rollout.weights",
+                                       "models.softmax.checkpoints.step",
+                                       "models.softmax.measures.sink_rate.by_length.length",
+                                       "models.softmax.measures.largest_weight.by_context.weight",
+                                       "models.softmax.measures.sink_rate_elsewhere.by_position.position",
+                                       "models.softpick.evaluation.passkey.lengths"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         char said[128];
         snprintf(said, sizeof said, "%s is missing", keys[i]);
@@ -106,6 +112,24 @@ static void each_wrong_type_is_named(void **state) {
         {"models.softmax.maps.maps.1", "models.softmax.maps.maps is not a list of objects"},
         {"models.softmax.maps.maps.1.layer", "models.softmax.maps.maps[1].layer is not an integer"},
         {"models.softmax.maps.tokens.0", "models.softmax.maps.tokens is not a list of strings"},
+        {"models.softmax.measures.dead_blocks.blocks.1.keys",
+         "models.softmax.measures.dead_blocks.blocks[1].keys is not a number"},
+        {"models.softmax.measures.masking.masked.0.control_losses",
+         "models.softmax.measures.masking.masked[0].control_losses is not a list of numbers or nulls"},
+        {"models.softmax.measures.massive_activations.by_layer.1.top.0.channel",
+         "models.softmax.measures.massive_activations.by_layer[1].top[0].channel is not an integer"},
+        {"models.softmax.measures.massive_activations.by_layer.2",
+         "models.softmax.measures.massive_activations.by_layer is not a list of objects"},
+        {"models.softmax.checkpoints", "models.softmax.checkpoints is not an object"},
+        {"models.softmax.checkpoints.measures.dead_heads",
+         "models.softmax.checkpoints.measures.dead_heads is not a list of numbers or nulls"},
+        {"models.softmax.evaluation", "models.softmax.evaluation is not an object"},
+        {"models.softmax.evaluation.results.arc_easy", "models.softmax.evaluation.results.arc_easy is not an object"},
+        {"models.softmax.evaluation.passkey.depths", "models.softmax.evaluation.passkey.depths is not a list"},
+        {"models.softmax.evaluation.passkey.accuracy.0",
+         "models.softmax.evaluation.passkey.accuracy is not a list of lists of numbers"},
+        {"models.softmax.maps.rollout.weights.0",
+         "models.softmax.maps.rollout.weights is not a list of lists of numbers"},
         {"models.softmax.samples.0.text", "models.softmax.samples[0].text is not a string"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -130,6 +154,18 @@ static void lengths_that_disagree_are_named(void **state) {
          "models.softmax.maps.maps[0].weights has 10 rows for 2 tokens"},
         {"models.softmax.maps.maps.0.weights.3", "[0,0,0,0,0,0,0,0,0,0,0]",
          "models.softmax.maps.maps[0].weights[3] has 11 weights for 10 tokens"},
+        {"models.softmax.maps.rollout.weights", "[[1]]",
+         "models.softmax.maps.rollout.weights has 1 rows for 10 tokens"},
+        {"models.softmax.measures.sink_rate.by_length.row_normalised", "[1, 2]",
+         "models.softmax.measures.sink_rate.by_length has 5 values in length, 2 in row_normalised"},
+        {"models.softmax.measures.largest_weight.by_context.live_rows", "[1, 2]",
+         "models.softmax.measures.largest_weight.by_context has 9 values in keys, 2 in live_rows"},
+        {"models.softmax.checkpoints.measures.dead_heads", "[1, 2]",
+         "models.softmax.checkpoints.measures.dead_heads has 2 values for 5 steps"},
+        {"models.softmax.evaluation.passkey.depths", "[0, 1]",
+         "models.softmax.evaluation.passkey.accuracy has 3 rows for 2 depths"},
+        {"models.softmax.evaluation.passkey.accuracy.1", "[0, 1]",
+         "models.softmax.evaluation.passkey.accuracy[1] has 2 values for 3 lengths"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         json_t *results = sample_results();

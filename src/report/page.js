@@ -14,6 +14,7 @@
   const styles = {
     raw: hue => ({ borderColor: alpha(hue, .22), borderWidth: 1, pointRadius: 0, pointHitRadius: 0, raw: true }),
     line: (hue, model) => ({ borderColor: hue, borderWidth: model === 0 ? 3.5 : 1.75, pointRadius: 0 }),
+    dashed: hue => ({ borderColor: hue, borderWidth: 1.5, borderDash: [5, 4], pointRadius: 0 }),
     points: hue => ({ borderColor: hue, borderWidth: 1, borderDash: [3, 3], pointRadius: 4, pointBorderWidth: 1.5,
                       pointBackgroundColor: color("paper") }),
     layers: hue => ({ borderColor: hue, borderWidth: 2, pointRadius: 3.5, pointBackgroundColor: hue }),
@@ -23,6 +24,7 @@
   const dataset = (series, i) => ({
     label: series.name,
     order: -i,
+    clip: 8, /* pixels: points on the frame stay whole */
     data: series.data.map(([x, y]) => ({ x, y })),
     pointStyle: markers[series.hue],
     ...styles[series.style](color("hue" + series.hue), series.model),
@@ -35,6 +37,19 @@
     ticks: { color: color("soft"), maxRotation: 0, autoSkipPadding: 18, callback: short },
     ...extra,
   });
+
+  const logarithmic = () => ({ type: "logarithmic", ticks: { ...axis("").ticks, callback: shortRound } });
+
+  /* From the first point to the last; where they are few, each has its tick. */
+  const logarithmicPlaces = series => {
+    const places = [...new Set(series.flatMap(one => one.data.map(([x]) => x)))].sort((a, b) => a - b);
+    const ends = { ...logarithmic(), min: places[0], max: places[places.length - 1] };
+    return places.length > 12 ? ends : {
+      ...ends,
+      ticks: { ...ends.ticks, callback: short },
+      afterBuildTicks: scale => { scale.ticks = places.map(value => ({ value })); },
+    };
+  };
 
   const tooltip = () => ({
     filter: item => !item.dataset.raw,
@@ -54,8 +69,9 @@
     interaction: { mode: "x", intersect: false, axis: "x" },
     plugins: { legend: { display: false }, tooltip: tooltip() },
     scales: {
-      x: axis(chart.x, { ticks: { ...axis("").ticks, ...(chart.x === "layer" && { precision: 0 }) } }),
-      y: axis(chart.y, chart.log ? { type: "logarithmic", ticks: { ...axis("").ticks, callback: shortRound } } : {}),
+      x: axis(chart.x, chart.log_x ? logarithmicPlaces(chart.series)
+                                   : { ticks: { ...axis("").ticks, ...(chart.x === "layer" && { precision: 0 }) } }),
+      y: axis(chart.y, chart.log_y ? logarithmic() : { beginAtZero: chart.from_zero }),
     },
   });
 

@@ -1,66 +1,9 @@
-/* What is drawn as curves: the loss over the steps, activations over the layers, each with its table.
- *
- * page.js draws with Chart.js what stands in a chart's JSON:
- *   {"x": title, "y": title, "log": bool,
- *    "series": [{"name", "model", "hue", "style": "raw" | "line" | "points" | "layers", "data": [[x, y], ...]}, ...]} */
-#include "report/page.h"
+/* The loss over the steps, and activations over the layers: curves, each with its table. */
+#include "report/page_chart.h"
 
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-
-#include "report/assets.h"
-
-/* ---- a chart ---- */
-
-enum { MAX_POINTS = 600 }; /* more would not be seen on a page's width */
-
-static json_t *chart_new(const char *x, const char *y, bool log) {
-    return json_pack("{s:s, s:s, s:b, s:[]}", "x", x, "y", y, "log", (int)log, "series");
-}
-
-/* Adds a series of model `i`, in the model's colour; `data` is stolen. */
-static void chart_add(json_t *chart, const sp_results *results, int64_t i, const char *what, const char *style,
-                      json_t *data) {
-    json_t *name = json_sprintf("%s%s%s", results->models[i].name, *what ? ", " : "", what);
-    json_t *series = json_pack("{s:o, s:I, s:i, s:s, s:o}", "name", name, "model", (json_int_t)i, "hue",
-                               results->models[i].hue, "style", style, "data", data);
-    json_array_append_new(json_object_get(chart, "series"), series);
-}
-
-static void add_point(json_t *data, double x, double y) {
-    if (isfinite(x) && isfinite(y)) json_array_append_new(data, json_pack("[f,f]", x, y));
-}
-
-#if SP_WITH_CHART_JS
-static void write_canvas(FILE *page, const json_t *chart, const char *description) {
-    fprintf(page, "<div class=\"chart\"><canvas role=\"img\" aria-label=\"%s\"></canvas>", description);
-    fputs("<script type=\"application/json\">", page);
-    sp_html_json(page, chart);
-    fputs("</script></div>\n<noscript><p class=\"note\">Curves are drawn by a script, which this browser does not "
-          "run; their numbers are in the table.</p></noscript>\n",
-          page);
-}
-#else
-static void write_canvas(FILE *page, const json_t *chart, const char *description) {
-    (void)chart;
-    fprintf(page,
-            "<p class=\"note\">Not drawn, as this softpick was built without Chart.js: %s. The numbers are "
-            "in the table.</p>\n",
-            description);
-}
-#endif
-
-/* A figure with its legend, drawing and caption.  `chart` is stolen. */
-static void write_chart(FILE *page, const sp_results *results, json_t *chart, const char *description,
-                        const char *caption) {
-    fputs("<figure>\n<div class=\"legend\">", page);
-    for (int64_t i = 0; i < results->n_models; i++) sp_page_model_name(page, &results->models[i]);
-    fputs("</div>\n", page);
-    write_canvas(page, chart, description);
-    fprintf(page, "<figcaption>%s</figcaption>\n</figure>\n", caption);
-    json_decref(chart);
-}
 
 /* ---- loss ---- */
 
@@ -101,7 +44,7 @@ static double smoothed_loss(const loss_curve *curve, int64_t i) {
     return n > 0 ? sum / (double)n : NAN;
 }
 
-static int64_t thinning(int64_t n) { return (n + MAX_POINTS - 1) / MAX_POINTS; }
+static int64_t thinning(int64_t n) { return (n + SP_CHART_POINTS_MAX - 1) / SP_CHART_POINTS_MAX; }
 
 static void add_loss(json_t *chart, const sp_results *results, int64_t model) {
     loss_curve curve = curve_of(&results->models[model]);
@@ -109,14 +52,14 @@ static void add_loss(json_t *chart, const sp_results *results, int64_t model) {
     json_t *raw = json_array(), *line = json_array(), *points = json_array();
     for (int64_t i = 0; i < curve.n; i += thinning(curve.n)) {
         double step = sp_results_entry(curve.step, i);
-        add_point(raw, step, sp_results_entry(curve.loss, i));
-        add_point(line, step, smoothed_loss(&curve, i));
+        sp_chart_point(raw, step, sp_results_entry(curve.loss, i));
+        sp_chart_point(line, step, smoothed_loss(&curve, i));
     }
     for (int64_t i = 0; i < curve.n_validation; i++)
-        add_point(points, sp_results_entry(curve.validation_step, i), sp_results_entry(curve.validation_loss, i));
-    chart_add(chart, results, model, "", "raw", raw);
-    chart_add(chart, results, model, "", "line", line);
-    chart_add(chart, results, model, "validation", "points", points);
+        sp_chart_point(points, sp_results_entry(curve.validation_step, i), sp_results_entry(curve.validation_loss, i));
+    sp_chart_add(chart, results, model, "", "raw", raw);
+    sp_chart_add(chart, results, model, "", "line", line);
+    sp_chart_add(chart, results, model, "validation", "points", points);
 }
 
 /* What the other model's smoothed loss is above the baseline's, at the steps that both logged in the same place.  The
@@ -127,26 +70,27 @@ static void add_loss_difference(json_t *chart, const sp_results *results, int64_
     int64_t reach = smoothing_reach(&a), n = a.n < b.n ? a.n : b.n;
     for (int64_t i = reach; i < n - reach; i += thinning(a.n))
         if (sp_results_entry(a.step, i) == sp_results_entry(b.step, i))
-            add_point(line, sp_results_entry(a.step, i), smoothed_loss(&b, i) - smoothed_loss(&a, i));
-    chart_add(chart, results, other, "", "line", line);
+            sp_chart_point(line, sp_results_entry(a.step, i), smoothed_loss(&b, i) - smoothed_loss(&a, i));
+    sp_chart_add(chart, results, other, "", "line", line);
 }
 
 /* The baseline itself: zero from its first step to its last. */
 static void add_zero(json_t *chart, const sp_results *results) {
     loss_curve curve = curve_of(&results->models[0]);
     json_t *line = json_array();
-    add_point(line, sp_results_entry(curve.step, 0), 0);
-    add_point(line, sp_results_entry(curve.step, curve.n - 1), 0);
-    chart_add(chart, results, 0, "", "line", line);
+    sp_chart_point(line, sp_results_entry(curve.step, 0), 0);
+    sp_chart_point(line, sp_results_entry(curve.step, curve.n - 1), 0);
+    sp_chart_add(chart, results, 0, "", "line", line);
 }
 
 static void write_loss_difference(FILE *page, const sp_results *results) {
     if (results->n_models < 2 || curve_of(&results->models[0]).n == 0) return;
-    json_t *chart = chart_new("step", "difference of losses", false);
+    json_t *chart = sp_chart_new("step", "difference of losses", SP_CHART_LINEAR);
     add_zero(chart, results);
     for (int64_t i = 1; i < results->n_models; i++) add_loss_difference(chart, results, i);
-    write_chart(page, results, chart, "Difference of the training losses over the steps",
-                "Smoothed training loss minus that of the first model: below zero is better than the first.");
+    sp_chart_write(page, results, chart, "Difference of the training losses over the steps",
+                   "Smoothed training loss minus that of the first model: below zero is better than the first.", NULL);
+    json_decref(chart);
 }
 
 /* ---- the table of losses ---- */
@@ -233,11 +177,13 @@ static void write_curves_missing(FILE *page, const sp_results *results) {
 void sp_page_loss(FILE *page, const sp_results *results) {
     write_curves_missing(page, results);
     if (!table_steps(results)) return;
-    json_t *chart = chart_new("step", "loss (nats per token)", false);
+    json_t *chart = sp_chart_new("step", "loss (nats per token)", SP_CHART_LINEAR);
     for (int64_t i = 0; i < results->n_models; i++) add_loss(chart, results, i);
-    write_chart(page, results, chart, "Training and validation loss of each model over the steps",
-                "Faint: training loss of single steps. Line: its mean over 4% of the run around each step. Marks: "
-                "validation loss.");
+    sp_chart_write(page, results, chart, "Training and validation loss of each model over the steps",
+                   "Faint: training loss of single steps. Line: its mean over 4% of the run around each step. Marks: "
+                   "validation loss.",
+                   NULL);
+    json_decref(chart);
     write_loss_difference(page, results);
     write_loss_table(page, results);
 }
@@ -262,8 +208,8 @@ static void add_layers(json_t *chart, const sp_results *results, const char *mea
         const json_t *layers = layers_of(&results->models[i], measure);
         json_t *data = json_array();
         for (size_t l = 0; l < json_array_size(layers); l++)
-            add_point(data, (double)l, sp_results_entry(layers, (int64_t)l));
-        chart_add(chart, results, i, sp_page_measure_label(measure), "layers", data);
+            sp_chart_point(data, (double)l, sp_results_entry(layers, (int64_t)l));
+        sp_chart_add(chart, results, i, sp_page_measure_label(measure), "layers", data);
     }
 }
 
@@ -284,20 +230,23 @@ static void write_kurtosis(FILE *page, const sp_results *results) {
     sp_page_not_measured(page, results, "kurtosis");
     if (count_layers(results, "kurtosis") == 0) return;
     bool log = spans_decades(results, "kurtosis");
-    json_t *chart = chart_new("layer", log ? "kurtosis (logarithmic)" : "kurtosis", log);
+    json_t *chart =
+        sp_chart_new("layer", log ? "kurtosis (logarithmic)" : "kurtosis", log ? SP_CHART_LOG_Y : SP_CHART_LINEAR);
     add_layers(chart, results, "kurtosis");
-    write_chart(page, results, chart, "Kurtosis of the hidden states after each layer",
-                "Kurtosis of the hidden states after each layer; a normal distribution has 3.");
+    sp_chart_write(page, results, chart, "Kurtosis of the hidden states after each layer",
+                   "Kurtosis of the hidden states after each layer; a normal distribution has 3.", NULL);
+    json_decref(chart);
 }
 
 static void write_extremes(FILE *page, const sp_results *results) {
     sp_page_not_measured(page, results, "activation_max");
     if (count_layers(results, "activation_max") == 0) return;
-    json_t *chart = chart_new("layer", "activation", false);
+    json_t *chart = sp_chart_new("layer", "activation", SP_CHART_LINEAR);
     add_layers(chart, results, "activation_max");
     add_layers(chart, results, "activation_min");
-    write_chart(page, results, chart, "Largest and smallest activation after each layer",
-                "The largest and the smallest value of the hidden states after each layer.");
+    sp_chart_write(page, results, chart, "Largest and smallest activation after each layer",
+                   "The largest and the smallest value of the hidden states after each layer.", NULL);
+    json_decref(chart);
 }
 
 static const char *const layer_measures[] = {"kurtosis", "activation_max", "activation_min", "massive_activations"};
@@ -363,5 +312,6 @@ void sp_page_activations(FILE *page, const sp_results *results) {
     write_kurtosis(page, results);
     write_extremes(page, results);
     write_peaks(page, results);
+    sp_page_peaks(page, results);
     write_layer_table(page, results);
 }

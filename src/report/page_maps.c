@@ -198,6 +198,31 @@ static void write_model_map(FILE *page, const sp_results_model *model, size_t i)
     fputs("</figure>\n", page);
 }
 
+/* The rollouts side by side; nothing when no model has one. */
+static void write_rollouts(FILE *page, const sp_results *results) {
+    bool any = false;
+    for (int64_t m = 0; m < results->n_models; m++) any = any || maps_of(&results->models[m], "rollout");
+    if (!any) return;
+    fputs("<div class=\"side maps\">\n", page);
+    for (int64_t m = 0; m < results->n_models; m++) {
+        const sp_results_model *model = &results->models[m];
+        const json_t *rows =
+            sp_results_part(sp_results_part(sp_results_part(model->data, "maps"), "rollout"), "weights");
+        fputs("<figure><p class=\"legend\">", page);
+        sp_page_model_name(page, model);
+        fputs("</p>\n", page);
+        if (json_array_size(rows) > 0) {
+            fputs("<figcaption><b>rollout</b> through all layers: how much of a token's state came from each token, "
+                  "taking attention, mean over heads, and the residual stream in equal parts</figcaption>\n",
+                  page);
+            write_picture(page, maps_of(model, "tokens"), rows, model->hue);
+        } else
+            fputs("<p class=\"note\">Not measured.</p>\n", page);
+        fputs("</figure>\n", page);
+    }
+    fputs("</div>\n", page);
+}
+
 /* At least 1, so that models without any map are told of. */
 static size_t most_maps(const sp_results *results) {
     size_t most = 1;
@@ -234,6 +259,7 @@ void sp_page_maps(FILE *page, const sp_results *results) {
         page);
     if (any_text_is_cut(results)) fprintf(page, " Only the first %d tokens are drawn.", MAX_TOKENS);
     fputs("</p>\n", page);
+    write_rollouts(page, results);
     for (size_t i = 0; i < most_maps(results); i++) {
         fputs("<div class=\"side maps\">\n", page);
         for (int64_t m = 0; m < results->n_models; m++) write_model_map(page, &results->models[m], i);

@@ -11,30 +11,52 @@ typedef struct value_row {
     const char *definition; /* of a training value; a measure brings its own */
     sp_html_unit unit;      /* of a training value; a measure brings its own */
     const char *variant;    /* of a measure: key in its "variants", the same taken another way */
+    bool by_option;         /* left out where it was not measured */
 } value_row;
 
 static const value_row rows[] = {
     {.name = "Training"},
-    {"validation_loss", "validation loss", "mean cross-entropy in nats per token of the validation split",
-     SP_HTML_UNIT_PLAIN, NULL},
-    {"perplexity", "perplexity", "e to the validation loss", SP_HTML_UNIT_PLAIN, NULL},
-    {"train_loss", "training loss", "mean cross-entropy in nats per token at the end of training", SP_HTML_UNIT_PLAIN,
-     NULL},
-    {"steps", "steps", "steps of the optimizer that were made", SP_HTML_UNIT_COUNT, NULL},
-    {"tokens", "tokens trained on", "tokens in all steps together, repeats counted", SP_HTML_UNIT_COUNT, NULL},
-    {"skipped_steps", "skipped steps", "steps whose gradient was not finite, and which changed nothing",
-     SP_HTML_UNIT_COUNT, NULL},
-    {"tokens_per_second", "tokens per second", "tokens trained on by the time it took", SP_HTML_UNIT_PLAIN, NULL},
-    {"seconds", "seconds", "wall time of training", SP_HTML_UNIT_PLAIN, NULL},
+    {.name = "validation_loss",
+     .label = "validation loss",
+     .definition = "mean cross-entropy in nats per token of the validation split",
+     .unit = SP_HTML_UNIT_PLAIN},
+    {.name = "perplexity", .label = "perplexity", .definition = "e to the validation loss", .unit = SP_HTML_UNIT_PLAIN},
+    {.name = "train_loss",
+     .label = "training loss",
+     .definition = "mean cross-entropy in nats per token at the end of training",
+     .unit = SP_HTML_UNIT_PLAIN},
+    {.name = "steps",
+     .label = "steps",
+     .definition = "steps of the optimizer that were made",
+     .unit = SP_HTML_UNIT_COUNT},
+    {.name = "tokens",
+     .label = "tokens trained on",
+     .definition = "tokens in all steps together, repeats counted",
+     .unit = SP_HTML_UNIT_COUNT},
+    {.name = "skipped_steps",
+     .label = "skipped steps",
+     .definition = "steps whose gradient was not finite, and which changed nothing",
+     .unit = SP_HTML_UNIT_COUNT},
+    {.name = "tokens_per_second",
+     .label = "tokens per second",
+     .definition = "tokens trained on by the time it took",
+     .unit = SP_HTML_UNIT_PLAIN},
+    {.name = "seconds", .label = "seconds", .definition = "wall time of training", .unit = SP_HTML_UNIT_PLAIN},
     {.name = "Attention"},
     {.name = "sink_rate", .label = "sink rate"},
     {.name = "sink_rate_0.2", .label = "sink rate at 0.2"},
     {.name = "first_token_mass", .label = "weight on the first token"},
+    {.name = "sink_rate_elsewhere", .label = "sinks on other keys", .by_option = true},
     {.name = "row_mass", .label = "row mass"},
     {.name = "sparsity", .label = "exact zeros"},
     {.name = "sparsity_threshold", .label = "zeros within a threshold"},
+    {.name = "dead_blocks", .label = "dead blocks", .by_option = true},
+    {.name = "entropy", .label = "entropy of a row", .by_option = true},
+    {.name = "largest_weight", .label = "largest weight of a row", .by_option = true},
     {.name = "silent_heads", .label = "silent heads"},
     {.name = "dead_heads", .label = "dead heads"},
+    {.name = "dead_heads_0.01", .label = "dead heads at 0.01", .by_option = true},
+    {.name = "masking", .label = "loss by masking dead heads", .by_option = true},
     {.name = "Hidden states"},
     {.name = "kurtosis", .label = "kurtosis"},
     {.name = "kurtosis_paper", .label = "kurtosis, the paper's pool"},
@@ -66,10 +88,7 @@ static double row_value(const value_row *row, const sp_results_model *model) {
 
 /* The first model's object of the measure, for what is said once. */
 static const json_t *row_measure(const value_row *row, const sp_results *results) {
-    const json_t *measure = NULL;
-    for (int64_t i = 0; i < results->n_models && !measure && !row->definition; i++)
-        measure = sp_results_measure(&results->models[i], row->name);
-    return measure;
+    return row->definition ? NULL : sp_page_first_measure(results, row->name);
 }
 
 static sp_html_unit row_unit(const value_row *row, const sp_results *results) {
@@ -184,7 +203,9 @@ static const char *variant_label(const char *name) {
     static const char *const labels[][2] = {{"without_bos", "on sequences without BOS"},
                                             {"with_bos", "on sequences that begin with BOS"},
                                             {"row_normalised", "of each row's own mass"},
-                                            {"paper_pool", "over the paper's pool"}};
+                                            {"paper_pool", "over the paper's pool"},
+                                            {"of_the_most", "as a share of the most that it can be"},
+                                            {"live_rows", "of rows that are not silent"}};
     for (size_t i = 0; i < sizeof labels / sizeof *labels; i++)
         if (strcmp(labels[i][0], name) == 0) return labels[i][1];
     return name;
@@ -245,7 +266,7 @@ void sp_page_comparison(FILE *page, const sp_results *results) {
     write_comparison_head(page, results);
     for (int i = 0; i < N_ROWS; i++) {
         if (rows[i].label) {
-            write_row(page, &rows[i], results);
+            if (!rows[i].by_option || row_known(&rows[i], results)) write_row(page, &rows[i], results);
             continue;
         }
         if (i > 0) fputs("</tbody>\n", page);

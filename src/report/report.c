@@ -16,18 +16,21 @@
 static const struct section {
     const char *id, *title;
     sp_page_section *write;
+    bool (*has)(const sp_results *results); /* NULL: always there */
 } sections[] = {
-    {"settings", "What was run", sp_page_settings},
-    {"comparison", "The comparison", sp_page_comparison},
-    {"loss", "Loss", sp_page_loss},
-    {"sinks", "Attention sinks", sp_page_sinks},
-    {"mass", "Row mass and exact zeros", sp_page_mass},
-    {"silent", "Silent heads", sp_page_silent},
-    {"activations", "Activations", sp_page_activations},
-    {"maps", "Attention maps", sp_page_maps},
-    {"samples", "Generated text", sp_page_samples},
-    {"definitions", "How each value is defined", sp_page_definitions},
-    {"raw", "Raw values", sp_page_raw},
+    {"settings", "What was run", sp_page_settings, NULL},
+    {"comparison", "The comparison", sp_page_comparison, NULL},
+    {"evaluation", "Evaluation", sp_page_evaluation, sp_page_has_evaluation},
+    {"loss", "Loss", sp_page_loss, NULL},
+    {"sinks", "Attention sinks", sp_page_sinks, NULL},
+    {"mass", "Row mass and exact zeros", sp_page_mass, NULL},
+    {"spread", "How far a row spreads", sp_page_spread, sp_page_has_spread},
+    {"silent", "Silent and dead heads", sp_page_silent, NULL},
+    {"activations", "Activations", sp_page_activations, NULL},
+    {"maps", "Attention maps", sp_page_maps, NULL},
+    {"samples", "Generated text", sp_page_samples, NULL},
+    {"definitions", "How each value is defined", sp_page_definitions, NULL},
+    {"raw", "Raw values", sp_page_raw, NULL},
 };
 enum { N_SECTIONS = sizeof sections / sizeof *sections };
 
@@ -37,6 +40,12 @@ void sp_page_model_name(FILE *page, const sp_results_model *model) {
     fprintf(page, "<span class=\"model hue%d\">", model->hue);
     sp_html_text(page, model->name);
     fputs("</span>", page);
+}
+
+const json_t *sp_page_first_measure(const sp_results *results, const char *measure) {
+    const json_t *found = NULL;
+    for (int64_t i = 0; i < results->n_models && !found; i++) found = sp_results_measure(&results->models[i], measure);
+    return found;
 }
 
 void sp_page_not_measured(FILE *page, const sp_results *results, const char *measure) {
@@ -93,6 +102,7 @@ static void write_page(FILE *page, const sp_results *results) {
     write_head(page, results);
     sp_page_verdict(page, results);
     for (int i = 0; i < N_SECTIONS; i++) {
+        if (sections[i].has && !sections[i].has(results)) continue;
         fprintf(page, "<section id=\"%s\">\n<h2>%s</h2>\n", sections[i].id, sections[i].title);
         sections[i].write(page, results);
         fputs("</section>\n", page);

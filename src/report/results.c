@@ -29,9 +29,10 @@ static bool is_list_of(const json_t *value, value_check *check) {
 static bool is_strings(const json_t *value) { return is_list_of(value, is_string); }
 static bool is_numbers(const json_t *value) { return is_list_of(value, is_number_or_null); }
 static bool is_rows(const json_t *value) { return is_list_of(value, is_numbers); }
+static bool is_list(const json_t *value) { return json_is_array(value); }
 static bool is_objects(const json_t *value) { return is_list_of(value, is_object); }
 
-enum kind { STRING, NUMBER, INTEGER, OBJECT, STRINGS, NUMBERS, ROWS, OBJECTS };
+enum kind { STRING, NUMBER, INTEGER, OBJECT, LIST, STRINGS, NUMBERS, ROWS, OBJECTS };
 
 static const struct {
     value_check *check;
@@ -41,6 +42,7 @@ static const struct {
     [NUMBER] = {is_number, "a number"},
     [INTEGER] = {is_integer, "an integer"},
     [OBJECT] = {is_object, "an object"},
+    [LIST] = {is_list, "a list"},
     [STRINGS] = {is_strings, "a list of strings"},
     [NUMBERS] = {is_numbers, "a list of numbers or nulls"},
     [ROWS] = {is_rows, "a list of lists of numbers"},
@@ -108,12 +110,44 @@ static const key_rule model_rules[] = {{"attention_function", STRING, REQUIRED},
                                        {"maps", OBJECT, 0},
                                        {"samples", OBJECTS, 0},
                                        {"checkpoint", STRING, 0},
+                                       {"checkpoints", OBJECT, 0},
+                                       {"evaluation", OBJECT, 0},
                                        {NULL, STRING, 0}};
 
 static const key_rule measure_rules[] = {
-    {"value", NUMBER, 0},        {"unit", STRING, 0},     {"definition", STRING, 0}, {"T", INTEGER, 0},
-    {"n_samples", INTEGER, 0},   {"dtype", STRING, 0},    {"threshold", NUMBER, 0},  {"per_layer", NUMBERS, 0},
-    {"per_layer_head", ROWS, 0}, {"variants", OBJECT, 0}, {"top", OBJECTS, 0},       {NULL, STRING, 0}};
+    {"value", NUMBER, 0},        {"unit", STRING, 0},       {"definition", STRING, 0}, {"T", INTEGER, 0},
+    {"n_samples", INTEGER, 0},   {"dtype", STRING, 0},      {"threshold", NUMBER, 0},  {"per_layer", NUMBERS, 0},
+    {"per_layer_head", ROWS, 0}, {"variants", OBJECT, 0},   {"top", OBJECTS, 0},       {"by_length", OBJECT, 0},
+    {"by_position", OBJECT, 0},  {"by_context", OBJECT, 0}, {"blocks", OBJECTS, 0},    {"by_layer", OBJECTS, 0},
+    {"masked", OBJECTS, 0},      {"loss", NUMBER, 0},       {"n_heads", INTEGER, 0},   {NULL, STRING, 0}};
+
+/* Parts of measures that are curves: the first list has the places, the others as many values. */
+static const struct {
+    const char *part;
+    key_rule lists[5];
+} measure_curves[] = {
+    {"by_length", {{"length", NUMBERS, REQUIRED}, {"value", NUMBERS, REQUIRED}, {"row_normalised", NUMBERS, 0}}},
+    {"by_position",
+     {{"position", NUMBERS, REQUIRED},
+      {"weight", NUMBERS, REQUIRED},
+      {"row_normalised", NUMBERS, 0},
+      {"sinks", NUMBERS, 0}}},
+    {"by_context",
+     {{"keys", NUMBERS, REQUIRED},
+      {"weight", NUMBERS, REQUIRED},
+      {"row_normalised", NUMBERS, 0},
+      {"live_rows", NUMBERS, 0}}},
+};
+enum { N_MEASURE_CURVES = sizeof measure_curves / sizeof *measure_curves };
+
+static const key_rule block_rules[] = {{"queries", NUMBER, REQUIRED}, {"keys", NUMBER, REQUIRED}, {"heads", NUMBER, 0},
+                                       {"name", STRING, 0},           {"value", NUMBER, 0},       {NULL, STRING, 0}};
+
+static const key_rule layer_rules[] = {{"median", NUMBER, 0}, {"top", OBJECTS, 0}, {NULL, STRING, 0}};
+
+static const key_rule masked_rules[] = {
+    {"threshold", NUMBER, REQUIRED}, {"n_masked", INTEGER, REQUIRED}, {"loss", NUMBER, 0},
+    {"n_control_heads", INTEGER, 0}, {"control_losses", NUMBERS, 0},  {NULL, STRING, 0}};
 
 static const key_rule peak_rules[] = {{"value", NUMBER, REQUIRED},
                                       {"layer", INTEGER, REQUIRED},
@@ -129,8 +163,23 @@ static const key_rule curve_rules[] = {{"step", NUMBERS, REQUIRED},
                                        {"validation_loss", NUMBERS, 0},
                                        {NULL, STRING, 0}};
 
-static const key_rule maps_rules[] = {
-    {"text", STRING, 0}, {"tokens", STRINGS, REQUIRED}, {"maps", OBJECTS, REQUIRED}, {NULL, STRING, 0}};
+static const key_rule checkpoints_rules[] = {
+    {"step", NUMBERS, REQUIRED}, {"measures", OBJECT, REQUIRED}, {NULL, STRING, 0}};
+
+static const key_rule evaluation_rules[] = {
+    {"results", OBJECT, 0}, {"n-samples", OBJECT, 0}, {"passkey", OBJECT, 0}, {NULL, STRING, 0}};
+
+static const key_rule passkey_rules[] = {
+    {"lengths", NUMBERS, REQUIRED}, {"depths", LIST, REQUIRED}, {"accuracy", ROWS, REQUIRED},
+    {"protocol", STRING, 0},        {"n", NUMBER, 0},           {NULL, STRING, 0}};
+
+static const key_rule maps_rules[] = {{"text", STRING, 0},
+                                      {"tokens", STRINGS, REQUIRED},
+                                      {"maps", OBJECTS, REQUIRED},
+                                      {"rollout", OBJECT, 0},
+                                      {NULL, STRING, 0}};
+
+static const key_rule rollout_rules[] = {{"weights", ROWS, REQUIRED}, {"definition", STRING, 0}, {NULL, STRING, 0}};
 
 static const key_rule map_rules[] = {{"layer", INTEGER, REQUIRED},
                                      {"head", INTEGER, REQUIRED},
@@ -205,11 +254,46 @@ static sp_status check_entries(const place *above, const json_t *object, const c
     return SP_OK;
 }
 
+static sp_status check_pair(const place *where, const json_t *curve, const char *x, const char *y) {
+    size_t n_x = json_array_size(json_object_get(curve, x)), n_y = json_array_size(json_object_get(curve, y));
+    SP_REQUIRE(n_x == n_y, SP_BAD_FILE, "%s: %s has %zu values in %s, %zu in %s", where->path, where->inside, n_x, x,
+               n_y, y);
+    return SP_OK;
+}
+
+static sp_status check_measure_curves(const place *where, const json_t *measure) {
+    for (int i = 0; i < N_MEASURE_CURVES; i++) {
+        const json_t *part = sp_results_part(measure, measure_curves[i].part);
+        const key_rule *lists = measure_curves[i].lists;
+        place at = place_below(where, measure_curves[i].part);
+        if (!part) continue;
+        SP_TRY(check_object(&at, part, lists));
+        for (int k = 1; lists[k].key; k++)
+            if (sp_results_part(part, lists[k].key)) SP_TRY(check_pair(&at, part, lists[0].key, lists[k].key));
+    }
+    return SP_OK;
+}
+
+static sp_status check_layers(const place *where, const json_t *measure) {
+    const json_t *layers = sp_results_part(measure, "by_layer");
+    place at = place_below(where, "by_layer");
+    SP_TRY(check_entries(where, measure, "by_layer", layer_rules));
+    for (size_t l = 0; l < json_array_size(layers); l++) {
+        place layer = place_entry(&at, (int64_t)l);
+        SP_TRY(check_entries(&layer, json_array_get(layers, l), "top", peak_rules));
+    }
+    return SP_OK;
+}
+
 static sp_status check_measure(const place *where, const json_t *measure) {
     SP_REQUIRE(json_is_object(measure), SP_BAD_FILE, "%s: %s is not an object", where->path, where->inside);
     SP_TRY(check_object(where, measure, measure_rules));
     place rows_at = place_below(where, "per_layer_head");
     SP_TRY(check_rectangle(&rows_at, sp_results_part(measure, "per_layer_head")));
+    SP_TRY(check_measure_curves(where, measure));
+    SP_TRY(check_layers(where, measure));
+    SP_TRY(check_entries(where, measure, "blocks", block_rules));
+    SP_TRY(check_entries(where, measure, "masked", masked_rules));
     return check_entries(where, measure, "top", peak_rules);
 }
 
@@ -224,13 +308,6 @@ static sp_status check_measures(const place *model_at, const json_t *model) {
     return SP_OK;
 }
 
-static sp_status check_pair(const place *where, const json_t *curve, const char *x, const char *y) {
-    size_t n_x = json_array_size(json_object_get(curve, x)), n_y = json_array_size(json_object_get(curve, y));
-    SP_REQUIRE(n_x == n_y, SP_BAD_FILE, "%s: %s has %zu values in %s, %zu in %s", where->path, where->inside, n_x, x,
-               n_y, y);
-    return SP_OK;
-}
-
 static sp_status check_curve(const place *model_at, const json_t *model) {
     const json_t *curve = sp_results_part(model, "curve");
     if (!curve) return SP_OK;
@@ -240,9 +317,54 @@ static sp_status check_curve(const place *model_at, const json_t *model) {
     return check_pair(&at, curve, "validation_step", "validation_loss");
 }
 
-/* A map has one row of weights for each token, each with at most one weight for each token. */
-static sp_status check_map(const place *where, const json_t *map, size_t n_tokens) {
-    SP_TRY(check_object(where, map, map_rules));
+/* A list for each measure, as long as that of the steps. */
+static sp_status check_checkpoints(const place *model_at, const json_t *model) {
+    json_t *checkpoints = json_object_get(model, "checkpoints"), *list;
+    place at = place_below(model_at, "checkpoints"), measures_at = place_below(&at, "measures");
+    SP_TRY(check_part(model_at, model, "checkpoints", checkpoints_rules));
+    size_t n_steps = json_array_size(json_object_get(checkpoints, "step"));
+    const char *name;
+    json_object_foreach(json_object_get(checkpoints, "measures"), name, list) {
+        place list_at = place_below(&measures_at, name);
+        SP_REQUIRE(is_numbers(list), SP_BAD_FILE, "%s: %s is not a list of numbers or nulls", list_at.path,
+                   list_at.inside);
+        SP_REQUIRE(json_array_size(list) == n_steps, SP_BAD_FILE, "%s: %s has %zu values for %zu steps", list_at.path,
+                   list_at.inside, json_array_size(list), n_steps);
+    }
+    return SP_OK;
+}
+
+static sp_status check_passkey(const place *where, const json_t *passkey) {
+    SP_TRY(check_object(where, passkey, passkey_rules));
+    const json_t *rows = json_object_get(passkey, "accuracy");
+    size_t n_depths = json_array_size(json_object_get(passkey, "depths"));
+    size_t n_lengths = json_array_size(json_object_get(passkey, "lengths"));
+    SP_REQUIRE(json_array_size(rows) == n_depths, SP_BAD_FILE, "%s: %s.accuracy has %zu rows for %zu depths",
+               where->path, where->inside, json_array_size(rows), n_depths);
+    for (size_t i = 0; i < n_depths; i++) {
+        size_t n = json_array_size(json_array_get(rows, i));
+        SP_REQUIRE(n == n_lengths, SP_BAD_FILE, "%s: %s.accuracy[%zu] has %zu values for %zu lengths", where->path,
+                   where->inside, i, n, n_lengths);
+    }
+    return SP_OK;
+}
+
+static sp_status check_evaluation(const place *model_at, const json_t *model) {
+    const json_t *evaluation = sp_results_part(model, "evaluation"), *passkey = sp_results_part(evaluation, "passkey");
+    place at = place_below(model_at, "evaluation"), results_at = place_below(&at, "results");
+    place passkey_at = place_below(&at, "passkey");
+    SP_TRY(check_part(model_at, model, "evaluation", evaluation_rules));
+    const char *name;
+    json_t *task;
+    json_object_foreach(json_object_get(evaluation, "results"), name, task) {
+        place task_at = place_below(&results_at, name);
+        SP_REQUIRE(json_is_object(task), SP_BAD_FILE, "%s: %s is not an object", task_at.path, task_at.inside);
+    }
+    return passkey ? check_passkey(&passkey_at, passkey) : SP_OK;
+}
+
+/* One row of weights for each token, each with at most one weight for each token. */
+static sp_status check_weights(const place *where, const json_t *map, size_t n_tokens) {
     const json_t *weights = json_object_get(map, "weights");
     SP_REQUIRE(json_array_size(weights) == n_tokens, SP_BAD_FILE, "%s: %s.weights has %zu rows for %zu tokens",
                where->path, where->inside, json_array_size(weights), n_tokens);
@@ -255,18 +377,21 @@ static sp_status check_map(const place *where, const json_t *map, size_t n_token
 }
 
 static sp_status check_maps(const place *model_at, const json_t *model) {
-    const json_t *maps = sp_results_part(model, "maps");
+    const json_t *maps = sp_results_part(model, "maps"), *rollout = sp_results_part(maps, "rollout");
     if (!maps) return SP_OK;
-    place at = place_below(model_at, "maps");
+    place at = place_below(model_at, "maps"), list_at = place_below(&at, "maps"),
+          rollout_at = place_below(&at, "rollout");
     SP_TRY(check_object(&at, maps, maps_rules));
     const json_t *list = json_object_get(maps, "maps");
     size_t n_tokens = json_array_size(json_object_get(maps, "tokens"));
-    at = place_below(&at, "maps");
     for (size_t i = 0; i < json_array_size(list); i++) {
-        place entry = place_entry(&at, (int64_t)i);
-        SP_TRY(check_map(&entry, json_array_get(list, i), n_tokens));
+        place entry = place_entry(&list_at, (int64_t)i);
+        SP_TRY(check_object(&entry, json_array_get(list, i), map_rules));
+        SP_TRY(check_weights(&entry, json_array_get(list, i), n_tokens));
     }
-    return SP_OK;
+    if (!rollout) return SP_OK;
+    SP_TRY(check_object(&rollout_at, rollout, rollout_rules));
+    return check_weights(&rollout_at, rollout, n_tokens);
 }
 
 static sp_status check_model(const place *where, const json_t *model) {
@@ -275,6 +400,8 @@ static sp_status check_model(const place *where, const json_t *model) {
     SP_TRY(check_measures(where, model));
     SP_TRY(check_curve(where, model));
     SP_TRY(check_maps(where, model));
+    SP_TRY(check_checkpoints(where, model));
+    SP_TRY(check_evaluation(where, model));
     return check_entries(where, model, "samples", sample_rules);
 }
 
