@@ -21,8 +21,9 @@
 #include "evaluate/samples.h"
 #include "evaluate/unfinished.h"
 
-/* Text of one lot of documents, about four bytes a token: many batches on a GPU, a few seconds on a CPU. */
-enum { LOT_BYTES_HOST = 1 << 16, LOT_BYTES_DEVICE = 1 << 22 };
+/* Text of one lot of documents, about four bytes a token: a few seconds on a CPU; many batches on a GPU, fewer in the first
+ * lot, for which it waits. */
+enum { LOT_BYTES_HOST = 1 << 16, LOT_BYTES_DEVICE = 1 << 22, FIRST_LOT_BYTES_DEVICE = 1 << 19 };
 
 /* A task under way. */
 typedef struct task_run {
@@ -119,7 +120,8 @@ static int64_t bytes_of(const task_run *run, int64_t i) {
 
 /* Documents from `first` on whose texts make a lot; at least one. */
 static int64_t count_lot(const task_run *run, int64_t first) {
-    int64_t most = sp_model_device(run->evaluation->model) ? LOT_BYTES_DEVICE : LOT_BYTES_HOST;
+    bool on_device = sp_model_device(run->evaluation->model) != 0;
+    int64_t most = !on_device ? LOT_BYTES_HOST : first == 0 ? FIRST_LOT_BYTES_DEVICE : LOT_BYTES_DEVICE;
     int64_t n = 0;
     for (int64_t bytes = 0; first + n < run->n && (n == 0 || bytes < most); n++) bytes += bytes_of(run, first + n);
     return n;
