@@ -3,13 +3,14 @@
 
 usage: lm_eval_data.py DATA OUT
 
-DATA holds the local files (arc_easy_test.jsonl, hellaswag_val.jsonl.zst, ...; names in FILES below, .zst or not).  OUT gets
+DATA holds the local files (arc_easy_test.jsonl, hellaswag_val.jsonl.zst, ...; names in FILES below, with .zst or .gz after them or not).  OUT gets
   hf/TASK_SPLIT.jsonl   what lm-eval reads: fields as in the data sets that its own tasks name
   original/...          the same questions in the files that the data sets' authors distribute, for `softpick eval --data`
 For lm-eval the questions of original/ are the tasks TASK-original.  HellaSwag's local form has lost its two-part context and its
 marks; they are made up there, so that every rule of preparation has something to do.  Training splits, of which few-shot
 examples are drawn, are made of the first 300 questions where there is no file: examples may then be the question itself.
 Needs Python and, for .zst files, the program zstd."""
+import gzip
 import json
 import os
 import subprocess
@@ -34,6 +35,9 @@ FILES = {
 def read_text(path):
     if os.path.exists(path):
         with open(path, encoding="utf-8", newline="") as file:
+            return file.read()
+    if os.path.exists(path + ".gz"):
+        with gzip.open(path + ".gz", "rt", encoding="utf-8", newline="") as file:
             return file.read()
     return subprocess.run(["zstd", "-dcq", path + ".zst"], check=True, stdout=subprocess.PIPE).stdout.decode()
 
@@ -194,7 +198,7 @@ def convert(data, out):
     writer = Writer(out)
     for (task, split), name in FILES.items():
         source = os.path.join(data, name)
-        if os.path.exists(source) or os.path.exists(source + ".zst"):
+        if any(os.path.exists(source + suffix) for suffix in ("", ".gz", ".zst")):
             convert_file(writer, data, task, split, name)
         else:
             print(f"{source}: not there, {task} {split} is left out", file=sys.stderr)
