@@ -66,4 +66,16 @@ static inline bool holds(const sp_tensor *tensor, uint64_t seed) {
     return true;
 }
 
+/* A file of the real data, which need not be there; valid until the next call. */
+static inline const char *data_path(const char *name) {
+    static char path[8192];
+    const char *data = getenv("SOFTPICK_DATA"), *here = strstr(__FILE__, "/tests/");
+    if (data)
+        snprintf(path, sizeof path, "%s/%s", data, name);
+    else
+        snprintf(path, sizeof path, "%.*s/../shared/data/%s", here ? (int)(here - __FILE__) : 1, here ? __FILE__ : ".",
+                 name);
+    return path;
+}
+
 #endif

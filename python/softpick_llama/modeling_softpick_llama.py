@@ -1,4 +1,4 @@
-"""LLaMA whose attention weighs keys by softpick (arXiv 2504.20966) or one of its relatives, for transformers 4.50 and
+"""LLaMA whose attention weighs keys by softpick (arXiv 2504.20966) or one of its relatives, for transformers 4.52 and
 later.
 
 The scores s of a query, over the keys that it sees, become weights:
