@@ -153,8 +153,8 @@ static sp_status choose_attention(cli_conversion *conversion, bool as_softmax) {
     if (!as_softmax || (config->attention_function == SP_NORMALIZER_SOFTMAX && !config->row_factor)) return SP_OK;
     SP_REQUIRE(!config->row_factor && config->attention_function != SP_NORMALIZER_SOFTMAX_SINK, SP_UNSUPPORTED,
                "--as-softmax: the model has learned numbers in its attention, which softmax has no place for");
-    sp_log(SP_LOG_WARNING, "%s: a %s model is written as a softmax model, and will compute something else",
-           conversion->out, sp_normalizer_name(config->attention_function));
+    fprintf(stderr, "%s: a %s model is written as a softmax model, and will compute something else\n", conversion->out,
+            sp_normalizer_name(config->attention_function));
     config->attention_function = SP_NORMALIZER_SOFTMAX;
     return SP_OK;
 }

@@ -125,7 +125,7 @@ static sp_status write_fla(const cli_conversion *conversion) {
         "%s: upstream flash-linear-attention ignores attn_impl and would run this model with softmax: --for-fork "
         "writes it for the softpick fork",
         conversion->out);
-    if (!softmax) sp_log(SP_LOG_WARNING, "%s: for the softpick fork of flash-linear-attention alone", conversion->out);
+    if (!softmax) fprintf(stderr, "%s: for the softpick fork of flash-linear-attention alone\n", conversion->out);
     SP_TRY(sp_model_config_format_fla(&conversion->config, &config));
     sp_status status = write_folder_as(conversion, &config, true);
     free(config);

@@ -1,0 +1,85 @@
+/* llama2.c's model files, opened as checkpoints: the head's sizes against the file's length, every number of every tensor
+ * that is accepted.  Files are opened by path, so the input is put into one of memory. */
+#define _GNU_SOURCE
+#include "fuzzer.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "checkpoint/llama2c_model.h"
+#include "softpick/checkpoint.h"
+
+static void require(bool holds) {
+    if (!holds) abort();
+}
+
+static void walk(const sp_checkpoint *checkpoint) {
+    for (int64_t i = 0; i < sp_checkpoint_count(checkpoint); i++) {
+        const sp_tensor *tensor = sp_checkpoint_tensor(checkpoint, i);
+        require(sp_checkpoint_find(checkpoint, sp_checkpoint_name(checkpoint, i)) == tensor);
+        volatile unsigned sum = 0;
+        const unsigned char *bytes = tensor->data;
+        for (int64_t k = 0; k < sp_tensor_count(tensor) * sp_dtype_bytes(tensor->dtype); k++) sum += bytes[k];
+    }
+}
+
+static void open_file(const void *bytes, size_t n_bytes) {
+    int descriptor = memfd_create("input", 0);
+    char path[64];
+    sp_checkpoint *checkpoint;
+    require(descriptor >= 0 && write(descriptor, bytes, n_bytes) == (ssize_t)n_bytes);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
+    sp_status status = sp_checkpoint_open(&checkpoint, path);
+    require((status == SP_OK) == (checkpoint != NULL));
+    if (checkpoint) walk(checkpoint);
+    sp_checkpoint_close(checkpoint);
+    close(descriptor);
+}
+
+/* A head of small sizes and as many bytes as they ask for, so that the fuzzer gets behind the check of the length. */
+static void open_whole(const uint8_t *data, size_t n_bytes) {
+    static uint8_t file[1 << 16];
+    if (n_bytes < 9) return;
+    int version = data[0] % 3;
+    int32_t sizes[SP_LLAMA2C_SIZES], head[2] = {SP_LLAMA2C_MAGIC, version};
+    for (int i = 0; i < SP_LLAMA2C_SIZES; i++) sizes[i] = 1 + data[1 + i] % (i == 6 ? 16 : 8);
+    sizes[0] *= 2;
+    sp_llama2c_shape shape = {.width = sizes[0],
+                              .ffn_width = sizes[1],
+                              .n_layers = sizes[2],
+                              .n_heads = sizes[3],
+                              .n_kv_heads = sizes[4],
+                              .vocabulary = sizes[5],
+                              .max_positions = sizes[6],
+                              .tied = data[8] & 1,
+                              .version = version,
+                              .group = 1 + data[8] % 4};
+    sp_llama2c_part parts[SP_LLAMA2C_PARTS];
+    int64_t total = version ? SP_LLAMA2C_HEAD_BYTES : SP_LLAMA2C_OLD_HEAD_BYTES;
+    memset(file, 0, SP_LLAMA2C_HEAD_BYTES);
+    if (version == 0 && !shape.tied) sizes[5] = -sizes[5];
+    memcpy(file, head, sizeof head);
+    memcpy(file + (version ? 8 : 0), sizes, sizeof sizes);
+    if (version) file[36] = shape.tied;
+    if (version) memcpy(file + 37, &(int32_t){(int32_t)shape.group}, 4);
+    int n = sp_llama2c_list_parts(parts, &shape);
+    for (int i = 0; i < n; i++) {
+        int64_t bytes = 0;
+        if (!sp_llama2c_part_bytes(&bytes, &parts[i], &shape)) return;
+        total += bytes * (parts[i].in_layer ? shape.n_layers : 1);
+    }
+    if (total > (int64_t)sizeof file) return;
+    int64_t begin = version ? SP_LLAMA2C_HEAD_BYTES : SP_LLAMA2C_OLD_HEAD_BYTES;
+    for (int64_t i = begin; i < total; i++) file[i] = data[(size_t)i % n_bytes];
+    open_file(file, (size_t)total);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes) {
+    open_file(data, n_bytes);
+    open_whole(data, n_bytes);
+    return 0;
+}
