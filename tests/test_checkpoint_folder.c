@@ -74,12 +74,23 @@ static void assert_nothing_beside(const char *folder) {
 
 /* ---- round trips ------------------------------------------------------------------------------------------------ */
 
+static sp_status add_pieces(void *user, const char *folder) {
+    char path[512];
+    (void)user;
+    SP_TRY(sp_path_join(path, sizeof path, folder, "tokenizer.model"));
+    return sp_file_write(path, "pieces\0more", 11);
+}
+
+static sp_status add_nothing(void *user, const char *folder) {
+    (void)folder;
+    return sp_fail(SP_IO, "%s: No such file", (const char *)user);
+}
+
 static void all_parts_come_back(void **state) {
-    const char *folder = path_in(*state, "whole"), *tokenizer = path_in(*state, "pieces.model");
+    const char *folder = path_in(*state, "whole");
     sp_named_tensor tensors[N_TENSORS], moment = {"m", sp_tensor_view(numbers[1], SP_DTYPE_F32, 1, (int64_t[]){5})};
     sp_checkpoint_content content = make_content(tensors, llama_names);
-    assert_int_equal(sp_file_write(tokenizer, "pieces\0more", 11), SP_OK);
-    content.tokenizer_path = tokenizer;
+    content.add_files = add_pieces;
     content.state = "{\"step\":7}";
     content.moments = &moment;
     content.n_moments = 1;
@@ -345,12 +356,14 @@ static void failed_write_leaves_the_old_folder(void **state) {
     sp_checkpoint_content content = make_content(tensors, llama_names);
     assert_int_equal(sp_checkpoint_write(folder, &content), SP_OK);
     content.replace = true;
-    content.tokenizer_path = path_in(*state, "no-such.model");
+    char name[] = "no-such.model";
+    content.add_files = add_nothing;
+    content.user = name;
     assert_int_equal(sp_checkpoint_write(folder, &content), SP_IO);
     assert_message_has("no-such.model: No such file");
     assert_holds_tensors(folder);
     assert_nothing_beside(folder);
-    content.tokenizer_path = NULL;
+    content.add_files = NULL;
     tensors[3].name = tensors[2].name;
     for (content.shard_bytes_max = 0; content.shard_bytes_max <= 96; content.shard_bytes_max += 96) {
         assert_int_equal(sp_checkpoint_write(folder, &content), SP_BAD_ARGUMENT);

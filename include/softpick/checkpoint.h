@@ -69,11 +69,10 @@ typedef struct sp_checkpoint_content {
     int64_t n_tensors;
     sp_dtype dtype;                 /* tensors of f32 are written as this: f32 (0), bf16 or f16 */
     int64_t shard_bytes_max;        /* 0: one file */
-    const char *tokenizer_path;     /* copied as tokenizer.model; NULL: none */
     const char *state;              /* text of training.json; NULL: none */
     const sp_named_tensor *moments; /* training.safetensors; with `state` */
     int64_t n_moments;
-    /* Adds files of the caller's to the folder before it gets its name; NULL: none. */
+    /* Adds files of the caller's (the tokenizer's) to the folder before it gets its name; NULL: none. */
     sp_status (*add_files)(void *user, const char *folder);
     void *user;
     bool fla_names; /* the tensors, given under LLaMA's names, get flash-linear-attention's */

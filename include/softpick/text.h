@@ -72,8 +72,11 @@ SP_API SP_MUST_CHECK sp_status sp_decoder_push(sp_decoder *decoder, int32_t toke
 /* Gives the rest (an unfinished character as U+FFFD); the next push begins a new text. */
 SP_API SP_MUST_CHECK sp_status sp_decoder_finish(sp_decoder *decoder, const char **text, int64_t *n_bytes);
 
-/* Writes into `folder` what belongs into a checkpoint: the tokenizer's own file and, where they can be made, the
- * tokenizer.json and tokenizer_config.json with which Hugging Face's tokenizers give the same tokens. */
+/* Writes into `folder` what opening it gives this tokenizer again: its own file, or the tokenizer.json that was made of
+ * a tokenizer.bin or a GGUF file, and its tokenizer_config.json.  Files of another tokenizer that lie there go. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_keep(const sp_tokenizer *tokenizer, const char *folder);
+/* The same, and beside a sentencepiece model of kind BPE the tokenizer.json and tokenizer_config.json with which Hugging
+ * Face's tokenizers give the same tokens: what belongs into a checkpoint. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_save(const sp_tokenizer *tokenizer, const char *folder);
 
 /* The tokenizer as keys and values of a GGUF file ("tokenizer.ggml.tokens" ...): the text of one JSON object.  Fails with

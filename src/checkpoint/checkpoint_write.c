@@ -26,16 +26,6 @@ static sp_status write_tensors(const char *folder, const char *name, const sp_na
     return sp_safetensors_write_as(path, tensors, n, dtype);
 }
 
-static sp_status copy_file(const char *folder, const char *name, const char *source) {
-    char path[SP_PATH_BYTES];
-    sp_file_map map;
-    SP_TRY(sp_path_join(path, sizeof path, folder, name));
-    SP_TRY(sp_file_map_open(&map, source));
-    sp_status status = sp_file_write(path, map.data, map.n_bytes);
-    sp_file_map_close(&map);
-    return status;
-}
-
 /* ---- shards
  * ----------------------------------------------------------------------------------------------------- */
 
@@ -107,7 +97,6 @@ static sp_status write_content(const char *folder, const sp_checkpoint_content *
         SP_TRY(write_tensors(folder, "model.safetensors", content->tensors, content->n_tensors, content->dtype));
     SP_TRY(sp_python_files_write(folder, content->config));
     if (content->add_files) SP_TRY(content->add_files(content->user, folder));
-    if (content->tokenizer_path) SP_TRY(copy_file(folder, "tokenizer.model", content->tokenizer_path));
     if (!content->state) return SP_OK;
     SP_TRY(write_tensors(folder, "training.safetensors", content->moments, content->n_moments, SP_DTYPE_F32));
     return write_text(folder, "training.json", content->state);

@@ -110,52 +110,60 @@ static const struct argp parser = {
 
 /* ---- one continuation ------------------------------------------------------------------------------------------ */
 
-/* Text as it grows.  All tokens are decoded again at each step: a piece may be a part of a character, and whether a
- * space stands before a piece depends on what is in front of it. */
+/* Text as it grows, in whole characters. */
 typedef struct text_writer {
     const sp_tokenizer *tokenizer;
+    sp_decoder *decoder;
     int32_t *tokens; /* prompt (without BOS), then what is generated */
     int64_t n, n_prompt;
     char *text; /* of all tokens */
-    int64_t n_bytes;
-    int64_t n_written; /* bytes of the text that are printed */
-    bool silent;       /* nothing is printed */
+    int64_t n_bytes, capacity;
+    bool silent; /* nothing is printed */
     sp_status status;
 } text_writer;
 
-/* True if the text ends in U+FFFD, which stands for the beginning of a character whose other bytes are to come. */
-static bool ends_inside_character(const char *text, int64_t n_bytes) {
-    return n_bytes >= 3 && memcmp(text + n_bytes - 3, "\xef\xbf\xbd", 3) == 0;
+static sp_status writer_add(text_writer *writer, const char *text, int64_t n_bytes) {
+    if (writer->n_bytes + n_bytes > writer->capacity) {
+        int64_t capacity = 2 * (writer->n_bytes + n_bytes);
+        char *grown = realloc(writer->text, (size_t)capacity);
+        SP_REQUIRE(grown, SP_OUT_OF_MEMORY, "no memory for the text");
+        writer->text = grown;
+        writer->capacity = capacity;
+    }
+    if (n_bytes == 0) return SP_OK;
+    memcpy(writer->text + writer->n_bytes, text, (size_t)n_bytes);
+    writer->n_bytes += n_bytes;
+    if (writer->silent) return SP_OK;
+    fwrite(text, 1, (size_t)n_bytes, stdout);
+    fflush(stdout);
+    return SP_OK;
 }
 
-static sp_status writer_update(text_writer *writer, bool at_end) {
-    free(writer->text);
-    writer->text = NULL;
-    SP_TRY(sp_tokenizer_decode(writer->tokenizer, writer->tokens, writer->n, &writer->text, &writer->n_bytes));
-    if (writer->silent || (ends_inside_character(writer->text, writer->n_bytes) && !at_end)) return SP_OK;
-    if (writer->n_bytes > writer->n_written) {
-        fwrite(writer->text + writer->n_written, 1, (size_t)(writer->n_bytes - writer->n_written), stdout);
-        fflush(stdout);
-        writer->n_written = writer->n_bytes;
-    }
-    return SP_OK;
+static sp_status writer_push(text_writer *writer, int32_t token) {
+    const char *text;
+    int64_t n_bytes;
+    SP_TRY(sp_decoder_push(writer->decoder, token, &text, &n_bytes));
+    return writer_add(writer, text, n_bytes);
 }
 
 static int add_token(void *user, int32_t token) {
     text_writer *writer = user;
     writer->tokens[writer->n++] = token;
-    writer->status = writer_update(writer, false);
+    writer->status = writer_push(writer, token);
     return writer->status != SP_OK || cli_interrupted();
 }
 
 static sp_status continue_prompt(text_writer *writer, sp_model *model, const int32_t *prompt, int64_t n_prompt,
                                  int64_t n_tokens, const sp_sampling *sampling) {
     writer->n = writer->n_prompt;
-    writer->n_written = 0;
-    SP_TRY(writer_update(writer, false));
+    writer->n_bytes = 0;
+    for (int64_t i = 0; i < writer->n_prompt; i++) SP_TRY(writer_push(writer, writer->tokens[i]));
     SP_TRY(sp_generate(model, prompt, n_prompt, n_tokens, sampling, add_token, writer));
     SP_TRY(writer->status);
-    return writer_update(writer, true);
+    const char *text;
+    int64_t n_bytes;
+    SP_TRY(sp_decoder_finish(writer->decoder, &text, &n_bytes));
+    return writer_add(writer, text, n_bytes);
 }
 
 /* ---- the command ----------------------------------------------------------------------------------------------- */
@@ -196,6 +204,7 @@ static void generation_close(generate_run *generation) {
     free(generation->tokens);
     free(generation->writer.tokens);
     free(generation->writer.text);
+    sp_decoder_free(generation->writer.decoder);
 }
 
 /* The prompt's tokens after BOS, and room for the new ones. */
@@ -221,6 +230,7 @@ static sp_status encode_prompt(generate_run *generation, int64_t n_new) {
     for (int64_t i = 0; i < n; i++) generation->tokens[n_bos + i] = generation->writer.tokens[i] = tokens[i];
     generation->writer.n_prompt = n;
     generation->writer.tokenizer = generation->tokenizer;
+    status = sp_decoder_new(&generation->writer.decoder, generation->tokenizer, true);
 done:
     free(tokens);
     return status;

@@ -47,10 +47,11 @@ static const struct argp_option options[] = {
      "A file, a folder (its .txt and .jsonl files, each also .gz or .zst) or - for standard input; may be given many "
      "times, and further paths may follow it",
      1},
-    {"out", 'o', "DIR", 0, "Where tokenizer.model and the shards are written", 1},
+    {"out", 'o', "DIR", 0, "Where the tokenizer and the shards are written", 1},
     {"force", OPTION_FORCE, NULL, 0, "Replace the shards and the tokenizer that are in DIR", 1},
     {NULL, 0, NULL, 0, "Tokenizer (trained on the text unless one is given):", 2},
-    {"tokenizer", OPTION_TOKENIZER, "FILE", 0, "A sentencepiece model, or a folder with tokenizer.model in it", 2},
+    {"tokenizer", OPTION_TOKENIZER, "FILE", 0,
+     "tokenizer.json, a sentencepiece model, tokenizer.bin of llama2.c, a GGUF file, or a folder with one of them", 2},
     {"vocabulary", 'v', "N", 0, "Pieces of a trained tokenizer (default 8192)", 2},
     {"kind", OPTION_KIND, "KIND", 0, "bpe or unigram (default bpe)", 2},
     {"train-bytes", OPTION_TRAIN_BYTES, "N", 0,
@@ -140,7 +141,8 @@ static int silent(void *user, const char *what, int64_t done, int64_t total) {
 }
 
 static sp_status refuse_overwriting(const settings *s) {
-    static const char *const names[] = {"train-00000.tokens", "validation-00000.tokens", "tokenizer.model"};
+    static const char *const names[] = {"train-00000.tokens", "validation-00000.tokens", "tokenizer.model",
+                                        "tokenizer.json"};
     char path[PATH_BYTES];
     for (size_t i = 0; i < sizeof names / sizeof *names && !s->force; i++) {
         SP_TRY(sp_path_join(path, sizeof path, s->out, names[i]));
@@ -149,25 +151,15 @@ static sp_status refuse_overwriting(const settings *s) {
     return SP_OK;
 }
 
-/* Copies the tokenizer to its final name: last, so that a failure before leaves what was there. */
-static sp_status keep_tokenizer(const settings *s, const sp_tokenizer *tokenizer) {
-    char path[PATH_BYTES], *model;
-    int64_t n_bytes;
-    SP_TRY(sp_path_join(path, sizeof path, s->out, "tokenizer.model"));
-    SP_TRY(sp_file_read(sp_tokenizer_path(tokenizer), &model, &n_bytes));
-    sp_status status = sp_file_write(path, model, n_bytes);
-    free(model);
-    return status;
-}
-
-/* A trained tokenizer lies under `trained` until the shards are written. */
+/* A trained tokenizer lies under `trained` until the shards are written; the tokenizer gets its final name last, so that
+ * a failure before leaves what was there. */
 static sp_status write_all(const settings *s, const char *trained) {
     sp_tokenizer *tokenizer = NULL;
     sp_status status = SP_OK;
     if (!s->tokenizer) SP_TRY_OR_DONE(sp_tokenizer_train(trained, s->texts, s->n_texts, &s->training));
     SP_TRY_OR_DONE(sp_tokenizer_open(&tokenizer, s->tokenizer ? s->tokenizer : trained));
     SP_TRY_OR_DONE(sp_shards_write(s->out, tokenizer, s->texts, s->n_texts, &s->writing));
-    SP_TRY_OR_DONE(keep_tokenizer(s, tokenizer));
+    SP_TRY_OR_DONE(sp_tokenizer_keep(tokenizer, s->out));
 done:
     sp_tokenizer_free(tokenizer);
     unlink(trained);

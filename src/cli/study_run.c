@@ -16,15 +16,17 @@
 
 /* ---- tokens ------------------------------------------------------------------------------------------------------ */
 
-static sp_status make_tokenizer(const study *s, const char *path) {
+/* Puts it into the folder of tokens. */
+static sp_status make_tokenizer(const study *s) {
     if (s->settings.tokenizer[0]) {
-        char *bytes;
-        int64_t n_bytes;
-        SP_TRY(sp_file_read(s->settings.tokenizer, &bytes, &n_bytes));
-        sp_status status = sp_file_write(path, bytes, n_bytes);
-        free(bytes);
+        sp_tokenizer *given;
+        SP_TRY(sp_tokenizer_open(&given, s->settings.tokenizer));
+        sp_status status = sp_tokenizer_keep(given, s->tokens);
+        sp_tokenizer_free(given);
         return status;
     }
+    char path[4096];
+    SP_TRY(sp_path_join(path, sizeof path, s->tokens, "tokenizer.model"));
     sp_tokenizer_train_options options = sp_tokenizer_train_options_default();
     options.vocabulary = s->settings.vocabulary;
     options.progress = cli_progress;
@@ -45,13 +47,11 @@ static sp_status count_tokens(study *s) {
 }
 
 sp_status study_prepare_tokens(study *s) {
-    char path[4096];
-    SP_TRY(sp_path_join(path, sizeof path, s->tokens, "tokenizer.model"));
     if (!s->goes_on) {
         SP_TRY(sp_folder_make(s->tokens));
-        SP_TRY(make_tokenizer(s, path));
+        SP_TRY(make_tokenizer(s));
         sp_tokenizer *tokenizer;
-        SP_TRY(sp_tokenizer_open(&tokenizer, path));
+        SP_TRY(sp_tokenizer_open(&tokenizer, s->tokens));
         sp_shards_write_options options = sp_shards_write_options_default();
         options.validation_fraction = s->settings.validation_fraction;
         options.progress = cli_progress;
@@ -59,7 +59,7 @@ sp_status study_prepare_tokens(study *s) {
         sp_tokenizer_free(tokenizer);
         SP_TRY(status);
     }
-    SP_TRY(sp_tokenizer_open(&s->tokenizer, path));
+    SP_TRY(sp_tokenizer_open(&s->tokenizer, s->tokens));
     s->vocabulary = sp_tokenizer_vocabulary(s->tokenizer);
     return count_tokens(s);
 }

@@ -24,7 +24,7 @@ const study_setting study_table[] = {
      GROUP_MODEL},
     {"vocabulary", STUDY_COUNT, AT(vocabulary), 0, 1 << 24, "N", "pieces of the tokenizer that is trained",
      GROUP_MODEL},
-    {"tokenizer", STUDY_WORD, AT(tokenizer), 0, 0, "FILE", "sentencepiece model to use instead of training one",
+    {"tokenizer", STUDY_WORD, AT(tokenizer), 0, 0, "FILE", "tokenizer.json or sentencepiece model to use instead of training one",
      GROUP_MODEL},
     {"initializer-range", STUDY_NUMBER, AT(initializer_range), 0, 10, "X", "standard deviation of initial weights",
      GROUP_MODEL},

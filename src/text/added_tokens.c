@@ -56,6 +56,7 @@ static void add_token(sp_added_tokens *set, int32_t index) {
         at = child ? child : add_child(set, at, byte);
     }
     set->nodes[at].token = index;
+    set->tokens[index].text = NULL; /* it is in the trie, and the caller's may go */
 }
 
 sp_status sp_added_tokens_new(sp_added_tokens **out, const sp_added_token *tokens, int64_t n) {

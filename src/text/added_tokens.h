@@ -8,7 +8,7 @@
 #include "base/status.h"
 
 typedef struct sp_added_token {
-    const char *text; /* n_bytes > 0, no 0 needed behind them; must outlive the set */
+    const char *text; /* n_bytes > 0, which the set copies */
     int64_t n_bytes;
     int32_t id;
     bool special;        /* found only if asked for */

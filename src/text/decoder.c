@@ -14,8 +14,6 @@
 static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD */
 enum { N_REPLACEMENT = sizeof replacement - 1 };
 
-void sp_decoding_free(sp_decoding *decoding) { decoding->n_steps = 0; }
-
 typedef struct step_state {
     sp_bytes held;  /* waits for more */
     sp_bytes made;  /* what the step makes of a token */
@@ -147,6 +145,14 @@ static sp_status feed_byte_fallback(sp_decoder *decoder, int at, const char *tex
     return feed(decoder, at + 1, text, n_bytes);
 }
 
+static sp_status feed_replace(sp_decoder *decoder, int at, const char *text, int64_t n_bytes) {
+    step_state *state = &decoder->states[at];
+    state->made.n = 0;
+    SP_TRY(sp_bytes_add(&state->made, text, n_bytes));
+    SP_TRY(sp_text_normalizer_apply(decoder->tokenizer->decoding.steps[at].normalizer, &state->made));
+    return feed(decoder, at + 1, state->made.data, state->made.n);
+}
+
 /* `text` with a space for every `mark`, or nothing, at the end of `out`. */
 static sp_status add_marks_as_spaces(sp_bytes *out, const char *text, int64_t n_bytes, const char *mark, bool drop) {
     size_t n_mark = strlen(mark);
@@ -265,6 +271,7 @@ static const struct {
     sp_status (*feed)(sp_decoder *decoder, int at, const char *text, int64_t n_bytes);
     sp_status (*flush)(sp_decoder *decoder, int at);
 } workings[] = {
+    [SP_DECODE_REPLACE] = {feed_replace, NULL},
     [SP_DECODE_BYTE_FALLBACK] = {feed_byte_fallback, flush_bytes},
     [SP_DECODE_BYTE_LEVEL] = {feed_byte_level, flush_characters},
     [SP_DECODE_METASPACE] = {feed_metaspace, NULL},

@@ -41,6 +41,21 @@ typedef struct sp_pieces {
     bool add_space_prefix;      /* SP_PIECES_SENTENCEPIECE: a text gets a space in front */
 } sp_pieces;
 
+/* Pieces as a file holds them, and the memory that they lie in. */
+typedef struct sp_pieces_file {
+    sp_pieces pieces;
+    struct sp_gguf *gguf; /* NULL: of another kind */
+    void *memory[3];      /* freed with it */
+} sp_pieces_file;
+
+/* llama2.c's tokenizer.bin.  `bytes` must outlive it. */
+SP_MUST_CHECK sp_status sp_pieces_read_bin(sp_pieces_file *file, const void *bytes, int64_t n_bytes,
+                                           const char *source);
+/* The vocabulary of a GGUF file. */
+SP_MUST_CHECK sp_status sp_pieces_read_gguf(sp_pieces_file *file, const void *bytes, int64_t n_bytes,
+                                            const char *source);
+void sp_pieces_file_free(sp_pieces_file *file);
+
 /* The tree of the tokenizer.json that gives the same tokens; *config, where not NULL, gets that of its
  * tokenizer_config.json.  `source` names the file in messages.  Release both with json_decref. */
 SP_MUST_CHECK sp_status sp_pieces_to_json(json_t **json, json_t **config, const sp_pieces *pieces, const char *source);

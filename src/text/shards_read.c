@@ -169,7 +169,8 @@ static sp_status check_other_split(const sp_shards *shards, const char *folder, 
 
 static sp_status check_tokenizer(const sp_shards *shards, const char *folder) {
     char path[SP_SHARD_PATH_BYTES];
-    SP_TRY(sp_path_join(path, sizeof path, folder, "tokenizer.model"));
+    SP_TRY(sp_path_join(path, sizeof path, folder, "tokenizer.json"));
+    if (!sp_file_exists(path)) SP_TRY(sp_path_join(path, sizeof path, folder, "tokenizer.model"));
     if (!sp_file_exists(path)) return SP_OK;
     sp_file_map map;
     SP_TRY(sp_file_map_open(&map, path));

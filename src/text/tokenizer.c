@@ -11,7 +11,9 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/json.h"
 #include "text/hash.h"
+#include "text/pieces.h"
 
 enum { CHUNK_BYTES = 4096 };
 
@@ -21,14 +23,111 @@ enum { CHUNK_BYTES = 4096 };
 static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
 enum { N_NAMES = sizeof names / sizeof *names };
 
+typedef struct file_bytes {
+    const char *data;
+    int64_t n;
+} file_bytes;
+
+static sp_status load_json(sp_tokenizer *tokenizer, file_bytes bytes) {
+    json_t *json;
+    SP_TRY(sp_json_parse(&json, bytes.data, bytes.n, tokenizer->path));
+    sp_status status = sp_tokenizer_load_json(tokenizer, json);
+    json_decref(json);
+    return status;
+}
+
+/* Keeps the trees: they are what is saved, and what the fingerprint is of. */
+static sp_status load_pieces(sp_tokenizer *tokenizer, const sp_pieces *pieces) {
+    char *text;
+    SP_TRY(sp_pieces_to_json(&tokenizer->json, &tokenizer->config, pieces, tokenizer->path));
+    SP_TRY(sp_tokenizer_load_json(tokenizer, tokenizer->json));
+    SP_TRY(sp_json_format(&text, tokenizer->json, 0));
+    tokenizer->hash = sp_hash_bytes(0, text, (int64_t)strlen(text));
+    free(text);
+    return SP_OK;
+}
+
+static sp_status load_bin(sp_tokenizer *tokenizer, file_bytes bytes) {
+    sp_pieces_file file;
+    SP_TRY(sp_pieces_read_bin(&file, bytes.data, bytes.n, tokenizer->path));
+    sp_status status = load_pieces(tokenizer, &file.pieces);
+    sp_pieces_file_free(&file);
+    return status;
+}
+
+static sp_status load_gguf(sp_tokenizer *tokenizer, file_bytes bytes) {
+    sp_pieces_file file;
+    SP_TRY(sp_pieces_read_gguf(&file, bytes.data, bytes.n, tokenizer->path));
+    sp_status status = load_pieces(tokenizer, &file.pieces);
+    sp_pieces_file_free(&file);
+    return status;
+}
+
+static sp_status load_sentencepiece(sp_tokenizer *tokenizer, file_bytes bytes) {
+    return sp_tokenizer_load_sentencepiece(tokenizer, bytes.data, bytes.n);
+}
+
+static bool is_gguf(file_bytes bytes) { return bytes.n >= 4 && memcmp(bytes.data, "GGUF", 4) == 0; }
+
+static bool is_json(file_bytes bytes) {
+    int64_t at = 0;
+    while (at < bytes.n && strchr(" \t\r\n", bytes.data[at]) && bytes.data[at]) at++;
+    return at < bytes.n && bytes.data[at] == '{';
+}
+
+/* It begins with the length of the longest piece in four bytes, sentencepiece's with a piece that is not empty. */
+static bool is_bin(file_bytes bytes) {
+    return bytes.n >= 4 && bytes.data[1] == 0 && bytes.data[2] == 0 && bytes.data[3] == 0;
+}
+
+static bool is_anything(file_bytes bytes) { return bytes.n > 0; }
+
+/* What a file is, its first bytes tell. */
+static const struct {
+    bool (*is)(file_bytes bytes);
+    sp_status (*load)(sp_tokenizer *tokenizer, file_bytes bytes);
+} formats[] = {
+    {is_gguf, load_gguf},
+    {is_json, load_json},
+    {is_bin, load_bin},
+    {is_anything, load_sentencepiece},
+};
+
+/* The tokenizer_config.json beside the file; NULL when there is none. */
+static sp_status read_config(json_t **config, const char *path) {
+    static const char name[] = "tokenizer_config.json";
+    *config = NULL;
+    char beside[4096];
+    const char *slash = strrchr(path, '/');
+    int n_folder = slash ? (int)(slash - path) + 1 : 0;
+    int n = snprintf(beside, sizeof beside, "%.*s%s", n_folder, path, name);
+    if (n >= (int)sizeof beside || !sp_file_exists(beside)) return SP_OK;
+    SP_TRY(sp_json_read(config, beside));
+    if (json_is_object(*config)) return SP_OK;
+    json_decref(*config);
+    *config = NULL;
+    return sp_fail(SP_BAD_FILE, "%s: it is no object", beside);
+}
+
 static sp_status load(sp_tokenizer *tokenizer) {
-    char *bytes;
-    int64_t n_bytes;
-    SP_TRY(sp_file_read(tokenizer->path, &bytes, &n_bytes));
-    tokenizer->hash = sp_hash_bytes(0, bytes, n_bytes);
-    sp_status status = n_bytes == 0 ? sp_fail(SP_BAD_FILE, "%s: the file is empty", tokenizer->path)
-                                    : sp_tokenizer_load_sentencepiece(tokenizer, bytes, n_bytes);
-    free(bytes);
+    sp_file_map map;
+    json_t *config;
+    SP_TRY(sp_file_map_open(&map, tokenizer->path));
+    file_bytes bytes = {(const char *)map.data, map.n_bytes};
+    sp_status status = SP_OK;
+    SP_REQUIRE_OR_DONE(bytes.n > 0, SP_BAD_FILE, "%s: the file is empty", tokenizer->path);
+    int kind = 0;
+    while (!formats[kind].is(bytes)) kind++;
+    tokenizer->hash = sp_hash_bytes(0, bytes.data, bytes.n);
+    SP_TRY_OR_DONE(formats[kind].load(tokenizer, bytes));
+    SP_TRY_OR_DONE(read_config(&config, tokenizer->path));
+    if (config) {
+        json_decref(tokenizer->config);
+        tokenizer->config = config;
+    }
+    status = sp_tokenizer_read_special(tokenizer, tokenizer->config);
+done:
+    sp_file_map_close(&map);
     return status;
 }
 
@@ -281,16 +380,4 @@ sp_status sp_tokenizer_encode_with(const sp_tokenizer *tokenizer, const char *te
 sp_status sp_tokenizer_encode(const sp_tokenizer *tokenizer, const char *text, int64_t n_bytes, int32_t **tokens,
                               int64_t *n_tokens) {
     return sp_tokenizer_encode_with(tokenizer, text, n_bytes, SP_ENCODE_PLAIN, tokens, n_tokens);
-}
-
-/* ---- saving ---- */
-
-sp_status sp_tokenizer_save(const sp_tokenizer *tokenizer, const char *folder) {
-    char path[4096], *bytes;
-    int64_t n_bytes;
-    SP_TRY(sp_path_join(path, sizeof path, folder, "tokenizer.model"));
-    SP_TRY(sp_file_read(tokenizer->path, &bytes, &n_bytes));
-    sp_status status = sp_file_write(path, bytes, n_bytes);
-    free(bytes);
-    return status;
 }

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "softpick/text.h"
 #include "text/decoder.h"
+#include "text/pieces.h"
 #include "text/token_list.h"
 
 typedef struct sp_token {
@@ -52,24 +53,31 @@ struct sp_tokenizer {
     const sp_tokenizer_kind *kind;
     void *model;
     char *path;
-    uint64_t hash;    /* of the file */
+    uint64_t hash;    /* of the file that sp_tokenizer_keep writes */
     sp_token *tokens; /* by id */
     int64_t vocabulary;
     int32_t bos, eos;
     sp_token_list before, after; /* SP_ENCODE_TEMPLATE */
     bool cuts;                   /* a text may be cut before a newline; where, may_cut tells */
     sp_decoding decoding;
-    json_t *json, *config; /* what sp_tokenizer_save writes; NULL: not known yet, or not possible */
+    json_t *json;   /* the tokenizer.json that was made of a file that holds pieces; NULL: none was */
+    json_t *config; /* of tokenizer_config.json, or made like json; NULL: there is none */
     sp_worker_pool *pool;
 };
 
 /* Fill in the tokenizer from the file's bytes, of which they keep what they need. */
 SP_MUST_CHECK sp_status sp_tokenizer_load_sentencepiece(sp_tokenizer *tokenizer, const char *bytes, int64_t n_bytes);
+SP_MUST_CHECK sp_status sp_tokenizer_load_json(sp_tokenizer *tokenizer, const json_t *json);
+/* What tokenizer_config.json says of special tokens, or what their names say where there is no such file. */
+SP_MUST_CHECK sp_status sp_tokenizer_read_special(sp_tokenizer *tokenizer, const json_t *config);
+
+/* The pieces of a model that a tokenizer.json can stand for; *pieces is zeroed for others.  They live as long as it. */
+void sp_tokenizer_sentencepieces(const sp_tokenizer *tokenizer, sp_pieces *pieces);
 
 /* True when encoding may be cut before any newline, so that a document need not be held as a whole. */
 bool sp_tokenizer_cuts_at_newlines(const sp_tokenizer *tokenizer);
 
-/* Fingerprint of the file. */
+/* Fingerprint of the file that sp_tokenizer_keep writes. */
 uint64_t sp_tokenizer_hash(const sp_tokenizer *tokenizer);
 
 /* Encodes all items, by several threads. */

@@ -242,26 +242,27 @@ static sp_status score_pieces(json_t *scores, const json_t *tokens, const json_t
     return status;
 }
 
-static sp_status copy_byte_fallback(json_t *keys, const sp_tokenizer *tokenizer, const json_t *model) {
+static sp_status copy_byte_fallback(json_t *keys, const sp_tokenizer *tokenizer, const json_t *tree) {
     pieces list = {json_array(), json_array(), json_array()};
-    const json_t *normalizer = json_object_get(tokenizer->json, "normalizer");
-    const json_t *metaspace =
-        find_step(json_object_get(tokenizer->json, "pre_tokenizer"), "pretokenizers", "Metaspace");
+    const json_t *model = json_object_get(tree, "model");
+    const json_t *normalizer = json_object_get(tree, "normalizer");
+    const json_t *metaspace = find_step(json_object_get(tree, "pre_tokenizer"), "pretokenizers", "Metaspace");
     const char *scheme = json_string_value(json_object_get(metaspace, "prepend_scheme"));
     bool prefix = find_step(normalizer, "normalizers", "Prepend") || (scheme && strcmp(scheme, "never") != 0);
-    sp_status status = list_tokens(&list, tokenizer->json, tokenizer);
+    sp_status status = list_tokens(&list, tree, tokenizer);
     if (status == SP_OK) status = score_pieces(list.scores, list.tokens, model, tokenizer->path);
     put_pieces(keys, &list, "llama", "default");
     put(keys, GGML "add_space_prefix", json_boolean(prefix));
     return status;
 }
 
-static sp_status copy_byte_level(json_t *keys, const sp_tokenizer *tokenizer, const json_t *model) {
+static sp_status copy_byte_level(json_t *keys, const sp_tokenizer *tokenizer, const json_t *tree) {
+    const json_t *model = json_object_get(tree, "model");
     const char *pre;
     json_t *merges;
-    SP_TRY(find_splitter(&pre, tokenizer->json, tokenizer->path));
+    SP_TRY(find_splitter(&pre, tree, tokenizer->path));
     pieces list = {json_array(), NULL, json_array()};
-    sp_status status = list_tokens(&list, tokenizer->json, tokenizer);
+    sp_status status = list_tokens(&list, tree, tokenizer);
     put_pieces(keys, &list, "gpt2", pre);
     SP_TRY(status);
     status = join_merges(&merges, model, " ", tokenizer->path);
@@ -275,18 +276,26 @@ static int64_t id_of(const sp_tokenizer *tokenizer, const json_t *text) {
     return -1;
 }
 
-static sp_status copy_json(json_t *keys, const sp_tokenizer *tokenizer) {
-    SP_REQUIRE(tokenizer->json, SP_UNSUPPORTED, "%s: a tokenizer of this kind has no place in GGUF", tokenizer->path);
-    const json_t *model = json_object_get(tokenizer->json, "model");
-    bool bytes = find_step(json_object_get(tokenizer->json, "pre_tokenizer"), "pretokenizers", "ByteLevel") != NULL;
+static sp_status copy_tree(json_t *keys, const sp_tokenizer *tokenizer, const json_t *tree) {
+    const json_t *model = json_object_get(tree, "model");
+    bool bytes = find_step(json_object_get(tree, "pre_tokenizer"), "pretokenizers", "ByteLevel") != NULL;
     if (json_is_true(json_object_get(model, "byte_fallback")))
-        SP_TRY(copy_byte_fallback(keys, tokenizer, model));
+        SP_TRY(copy_byte_fallback(keys, tokenizer, tree));
     else if (bytes)
-        SP_TRY(copy_byte_level(keys, tokenizer, model));
+        SP_TRY(copy_byte_level(keys, tokenizer, tree));
     else
         return sp_fail(SP_UNSUPPORTED, "%s: GGUF has tokenizers with byte fallback or of bytes alone", tokenizer->path);
     put_marks(keys, tokenizer, id_of(tokenizer, json_object_get(model, "unk_token")), -1);
     return SP_OK;
+}
+
+/* The tree was made when the tokenizer was opened, or stands in its file. */
+static sp_status copy_json(json_t *keys, const sp_tokenizer *tokenizer) {
+    json_t *tree = json_incref(tokenizer->json);
+    if (!tree) SP_TRY(sp_json_read(&tree, tokenizer->path));
+    sp_status status = copy_tree(keys, tokenizer, tree);
+    json_decref(tree);
+    return status;
 }
 
 /* ---- the call -------------------------------------------------------------------------------------------------- */

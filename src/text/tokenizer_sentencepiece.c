@@ -91,6 +91,23 @@ static sp_status worker_new(void **out, const void *of) {
     return status;
 }
 
+/* Text behind a special piece, without the dummy space: it is encoded behind a newline, over which no piece reaches. */
+static sp_status encode_behind(const worker *w, const char *text, int64_t n_bytes, sp_token_list *out) {
+    int32_t *tokens;
+    int64_t n;
+    sp_bytes line = {0};
+    sp_status status = SP_OK;
+    SP_TRY_OR_DONE(sp_bytes_add(&line, "\n", 1));
+    SP_TRY_OR_DONE(sp_bytes_add(&line, text, n_bytes));
+    SP_TRY_OR_DONE(sp_sentencepiece_encode(w->model->library, line.data, line.n, &tokens, &n));
+    int64_t skip = w->model->n_dummy + 1;
+    status = sp_token_list_add(out, tokens + skip, n - skip);
+    free(tokens);
+done:
+    sp_bytes_free(&line);
+    return status;
+}
+
 /* Without the dummy space, if the text continues another that ended before a newline. */
 static sp_status encode_text(const worker *w, const char *text, int64_t n_bytes, bool continues, sp_token_list *out) {
     int32_t *tokens;
@@ -113,11 +130,14 @@ static sp_status encode(void *of, const sp_encoding *item, sp_token_list *out) {
                             .n_bytes = item->n_bytes,
                             .special = true};
     for (sp_section section; sp_section_next(&walk, &section);) {
-        bool continues = item->continues && section.begin == 0;
+        const char *text = item->text + section.begin;
+        int64_t n_bytes = section.end - section.begin;
         if (section.id >= 0)
             SP_TRY(sp_token_list_add(out, &section.id, 1));
+        else if (section.begin > 0 && w->model->cuts)
+            SP_TRY(encode_behind(w, text, n_bytes, out));
         else
-            SP_TRY(encode_text(w, item->text + section.begin, section.end - section.begin, continues, out));
+            SP_TRY(encode_text(w, text, n_bytes, item->continues && section.begin == 0, out));
     }
     return SP_OK;
 }
@@ -210,4 +230,31 @@ sp_status sp_tokenizer_load_sentencepiece(sp_tokenizer *tokenizer, const char *b
                                                                                                  : 1};
     tokenizer->decoding.n_steps = 1;
     return tokenizer->bos >= 0 ? sp_token_list_add(&tokenizer->before, &tokenizer->bos, 1) : SP_OK;
+}
+
+/* ---- as pieces ---- */
+
+/* BPE on text that is taken as it is, spaces marked. */
+static bool is_plain(const sp_sentencepiece_facts *facts) {
+    return facts->algorithm == SP_SENTENCEPIECE_BPE && facts->n_charsmap == 0 && !facts->remove_extra_whitespaces &&
+           facts->escape_whitespaces;
+}
+
+void sp_tokenizer_sentencepieces(const sp_tokenizer *tokenizer, sp_pieces *pieces) {
+    *pieces = (sp_pieces){0};
+    const model *m = tokenizer->model;
+    if (tokenizer->kind != &kind || !is_plain(&m->facts)) return;
+    int64_t pad = m->facts.pad < m->facts.n_pieces ? m->facts.pad : -1;
+    *pieces = (sp_pieces){.kind = SP_PIECES_SENTENCEPIECE,
+                          .items = m->facts.pieces,
+                          .n = m->facts.n_pieces,
+                          .bos = tokenizer->bos,
+                          .eos = tokenizer->eos,
+                          .unk = -1,
+                          .pad = (int32_t)(pad < 0 ? -1 : pad),
+                          .add_bos = tokenizer->before.n > 0,
+                          .add_eos = tokenizer->after.n > 0,
+                          .add_space_prefix = m->facts.add_dummy_prefix};
+    for (int64_t id = 0; id < pieces->n; id++)
+        if (pieces->items[id].type == SP_PIECE_UNKNOWN) pieces->unk = (int32_t)id;
 }

@@ -88,12 +88,18 @@ static sp_status list_all(sp_named_tensor **list, const sp_train_parts *parts, c
     return SP_OK;
 }
 
+static sp_status add_tokenizer(void *user, const char *folder) {
+    const sp_tokenizer *const *tokenizer = user;
+    return *tokenizer ? sp_tokenizer_save(*tokenizer, folder) : SP_OK;
+}
+
 sp_status sp_train_state_save(const char *folder, const sp_train_state *state, const sp_train_parts *parts) {
     char *config = NULL, *text = NULL;
     sp_named_tensor *list = NULL;
     const void *copies[N_ARRAYS] = {NULL};
     sp_device *device = sp_model_device_of(parts->model);
     int64_t n_tensors = sp_model_n_tensors(parts->model);
+    const sp_tokenizer *user = parts->tokenizer;
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_model_config_format(sp_model_config_of(parts->model), &config));
     SP_TRY_OR_DONE(format_state(&text, state, parts));
@@ -103,7 +109,8 @@ sp_status sp_train_state_save(const char *folder, const sp_train_state *state, c
     sp_checkpoint_content content = {.config = config,
                                      .tensors = list,
                                      .n_tensors = n_tensors,
-                                     .tokenizer_path = parts->tokenizer ? sp_tokenizer_path(parts->tokenizer) : NULL,
+                                     .add_files = add_tokenizer,
+                                     .user = &user,
                                      .state = text,
                                      .moments = list + n_tensors,
                                      .n_moments = 2 * n_tensors,
