@@ -24,19 +24,10 @@ import tempfile
 import numpy
 import torch
 import transformers
-from transformers import (
-    AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM
 
 BOUND = 1e-4  # of the range of the logits
+RELEASE = tuple(map(int, transformers.__version__.split(".")[:2]))
 
 
 # ---- this library ----------------------------------------------------------------------------------------------------
@@ -126,12 +117,12 @@ def as_transformers_4(folder):
     """config.json in the words of before version 5."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
-    rope = config.pop("rope_parameters", None) or {}
+    rope = config.pop("rope_parameters", None) or config.get("rope_scaling") or {}
     config["rope_theta"] = rope.pop("rope_theta", config.get("rope_theta", 10000.0))
     if rope.get("rope_type") == "linear":  # the words of before 4.45
         rope = {"type": "linear", "factor": rope["factor"]}
-    config["rope_scaling"] = rope if rope.get("rope_type", rope.get("type")) != "default" else None
-    config["torch_dtype"] = config.pop("dtype", "float32")
+    config["rope_scaling"] = rope if rope.get("rope_type", rope.get("type", "default")) != "default" else None
+    config["torch_dtype"] = config.pop("dtype", config.get("torch_dtype", "float32"))
     config.pop("layer_types", None)
     path.write_text(json.dumps(config))
 
@@ -169,37 +160,31 @@ LLAMA3 = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=64,
 )
-CASES = {
-    "llama": (LlamaConfig, LlamaForCausalLM, {}),
-    "llama-all-heads": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=6)),
-    "llama-one-key-head": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=1)),
-    "llama-tied": (LlamaConfig, LlamaForCausalLM, dict(tie_word_embeddings=True)),
-    "llama-biases": (LlamaConfig, LlamaForCausalLM, dict(attention_bias=True, mlp_bias=True)),
-    "llama-head-width": (LlamaConfig, LlamaForCausalLM, dict(head_dim=20)),
-    "llama-theta-eps": (LlamaConfig, LlamaForCausalLM, dict(rope_theta=500000.0, rms_norm_eps=1e-3)),
-    "llama-linear": (LlamaConfig, LlamaForCausalLM, dict(rope_scaling=dict(rope_type="linear", factor=2.5))),
-    "llama-llama3": (LlamaConfig, LlamaForCausalLM, dict(head_dim=32, rope_theta=10000.0, rope_scaling=LLAMA3)),
-    "llama-eos-list": (LlamaConfig, LlamaForCausalLM, dict(eos_token_id=[2, 5, 9])),
-    "mistral": (MistralConfig, MistralForCausalLM, dict(sliding_window=None)),
-    "mistral-window": (MistralConfig, MistralForCausalLM, dict(sliding_window=11, head_dim=12)),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
+CASES = {  # those that this version of transformers knows are compared
+    "llama": ("Llama", {}),
+    "llama-all-heads": ("Llama", dict(num_key_value_heads=6)),
+    "llama-one-key-head": ("Llama", dict(num_key_value_heads=1)),
+    "llama-tied": ("Llama", dict(tie_word_embeddings=True)),
+    "llama-biases": ("Llama", dict(attention_bias=True, mlp_bias=True)),
+    "llama-head-width": ("Llama", dict(head_dim=20)),
+    "llama-theta-eps": ("Llama", dict(rope_theta=500000.0, rms_norm_eps=1e-3)),
+    "llama-linear": ("Llama", dict(rope_scaling=dict(rope_type="linear", factor=2.5))),
+    "llama-llama3": ("Llama", dict(head_dim=32, rope_theta=10000.0, rope_scaling=LLAMA3)),
+    "llama-eos-list": ("Llama", dict(eos_token_id=[2, 5, 9])),
+    "mistral": ("Mistral", dict(sliding_window=None)),
+    "mistral-window": ("Mistral", dict(sliding_window=11, head_dim=12)),
+    "qwen2": ("Qwen2", {}),
     "qwen2-window": (
-        Qwen2Config,
-        Qwen2ForCausalLM,
+        "Qwen2",
         dict(use_sliding_window=True, sliding_window=13, max_window_layers=0),
     ),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(head_dim=16)),
-    "qwen3-biases": (Qwen3Config, Qwen3ForCausalLM, dict(head_dim=16, attention_bias=True, tie_word_embeddings=True)),
+    "qwen3": ("Qwen3", dict(head_dim=16)),
+    "qwen3-biases": ("Qwen3", dict(head_dim=16, attention_bias=True, tie_word_embeddings=True)),
 }
 
 
-def random_model(name, **changes):
+def randomize(model):
     """Weights large enough for attention to be far from uniform; biases and norms away from 0 and 1."""
-    configuration, architecture, settings = CASES[name]
-    config = configuration(**{**SMALL, **settings, **changes})
-    config._attn_implementation = "eager"
-    torch.manual_seed(sum(map(ord, name)))
-    model = architecture(config).eval()
     with torch.no_grad():
         for tensor in dict(model.named_parameters()).values():
             if tensor.dim() == 2:
@@ -207,6 +192,64 @@ def random_model(name, **changes):
             else:
                 tensor.add_(0.3 * torch.randn_like(tensor))
     return model
+
+
+def random_model(name, **changes):
+    maker, settings = CASES[name]
+    config = getattr(transformers, maker + "Config")(**{**SMALL, **settings, **changes})
+    config._attn_implementation = "eager"
+    torch.manual_seed(sum(map(ord, name)))
+    return randomize(getattr(transformers, maker + "ForCausalLM")(config).eval())
+
+
+# ---- models that are not softmax, by the modelling file that softpick convert writes -------------------------------------
+
+FAMILY = {
+    "softpick": dict(attention_function="softpick"),
+    "softpick-relu": dict(attention_function="softpick", softpick_lambda=0.0, softpick_eps=1e-3),
+    "softpick-row-factor": dict(attention_function="softpick", attention_row_factor=True),
+    "softpick-window-norms": dict(attention_function="softpick", sliding_window=11, qk_norm=True, qk_norm_eps=1e-5),
+    "softpick-biases": dict(attention_function="softpick", qkv_bias=True, mlp_bias=True, head_dim=20),
+    "softpick-llama3": dict(attention_function="softpick", head_dim=32, rope_scaling=LLAMA3),
+    "softmax-row-factor": dict(attention_function="softmax", attention_row_factor=True),
+    "softmax-plus-one": dict(attention_function="softmax_plus_one"),
+    "softmax-sink": dict(attention_function="softmax_sink"),
+    "rectified": dict(attention_function="rectified", tie_word_embeddings=True),
+}
+
+
+def random_of_family(name):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
+    from softpick_llama.configuration_softpick_llama import SoftpickLlamaConfig
+    from softpick_llama.modeling_softpick_llama import SoftpickLlamaForCausalLM
+
+    torch.manual_seed(sum(map(ord, name)))
+    return randomize(SoftpickLlamaForCausalLM(SoftpickLlamaConfig(**{**SMALL, **FAMILY[name]})).eval())
+
+
+def check_generation(model, tokens):
+    """With a cache as without, alone and beside a padded neighbour."""
+    with torch.no_grad():
+        ids = torch.tensor([tokens])
+        settings = dict(max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=None)
+        cached = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=True, **settings)
+        plain = model.generate(ids, attention_mask=torch.ones_like(ids), use_cache=False, **settings)
+        padded = torch.tensor([[0] * 5 + tokens[:-5], tokens])
+        mask = torch.ones_like(padded)
+        mask[0, :5] = 0
+        beside = model.generate(padded, attention_mask=mask, use_cache=True, **settings)
+        alone = model.generate(ids[:, :-5], attention_mask=torch.ones_like(ids[:, :-5]), use_cache=True, **settings)
+    same = torch.equal(cached, plain) and torch.equal(beside[1], cached[0]) and torch.equal(beside[0, 5:], alone[0])
+    assert same, "generate() gives other tokens with a cache or beside padding"
+
+
+def compare_family(softpick, name, parent):
+    model = random_of_family(name)
+    tokens = random_tokens(120, SMALL["vocab_size"], 3)
+    folder = parent / name
+    model.save_pretrained(folder)
+    check_generation(model, tokens[:40])
+    return compare(softpick, folder, their_logits(model, tokens), tokens)
 
 
 def random_tokens(n, vocabulary, seed):
@@ -230,9 +273,8 @@ def compare_random(softpick, name, parent):
 
 
 def compare_checkpoint(softpick, folder, remote_code):
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", trust_remote_code=remote_code
-    ).eval()
+    settings = {"dtype" if RELEASE >= (4, 56) else "torch_dtype": torch.float32, "attn_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=remote_code, **settings).eval()
     tokens = random_tokens(200, model.config.vocab_size, 4)
     return compare(softpick, folder, their_logits(model, tokens), tokens)
 
@@ -293,7 +335,9 @@ def main():
     softpick = Softpick(arguments.library)
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
-        jobs = [(name, lambda name=name: compare_random(softpick, name, pathlib.Path(temporary))) for name in CASES]
+        known = [name for name, (maker, _) in CASES.items() if hasattr(transformers, maker + "Config")]
+        jobs = [(name, lambda name=name: compare_random(softpick, name, pathlib.Path(temporary))) for name in known]
+        jobs += [(name, lambda name=name: compare_family(softpick, name, pathlib.Path(temporary))) for name in FAMILY]
         for folder in arguments.checkpoints:
             jobs.append(
                 (str(folder), lambda f=folder: compare_checkpoint(softpick, f, arguments.trust_remote_code))
