@@ -67,6 +67,12 @@ for name, m in r["models"].items():
         measure = m["measures"][key]
         assert measure["value"] == m[key] and measure["T"] == 32 and measure["n_samples"] == 4 and measure["dtype"], key
     assert m["validation_loss"] < 5.9 < m["curve"]["loss"][0] + 0.3, "nothing was learnt"  # ln 400 = 5.99
+    trace = m["checkpoints"]
+    assert trace["step"] == list(range(0, 61, 6)) and trace["T"] == 32 and trace["n_samples"] == 4
+    assert all(len(values) == 11 for values in trace["measures"].values()) and "dead_heads" in trace["measures"]
+    assert trace["measures"]["dead_heads"][0] == 0 and trace["measures"]["kurtosis"][-1] > 1
+    assert m["measures"]["sink_rate"]["by_length"]["length"] == [16, 32] and m["measures"]["masking"]["masked"]
+    assert m["maps"]["rollout"]["weights"][0] == [1.0]
     assert len(m["curve"]["step"]) == 60 and m["maps"]["maps"] and len(m["samples"]) == 2
 soft, pick = r["models"]["softmax"], r["models"]["softpick"]
 assert soft["row_mass"] > 0.999 and soft["sparsity"] == 0
@@ -100,7 +106,7 @@ cat >"$work/same.py" <<'END'
 import json, sys
 a, b = (json.load(open(path))["models"] for path in sys.argv[1:])
 for name in a:
-    for key in "validation_loss train_loss sink_rate sparsity kurtosis row_mass samples maps".split():
+    for key in "validation_loss train_loss sink_rate sparsity kurtosis row_mass samples maps checkpoints".split():
         assert a[name][key] == b[name][key], (name, key)
     for key in "step", "loss":  # a stop adds a validation
         assert a[name]["curve"][key] == b[name]["curve"][key], (name, key)

@@ -292,6 +292,23 @@ static void largest_weight_falls_with_the_context(void **state) {
     sp_map_sums_close(&sums);
 }
 
+/* One positive key alone: what holds it is live, for the queries from it on. */
+static void block_is_live_by_any_of_its_keys(void **state) {
+    (void)state;
+    enum { N = 192 };
+    for (int64_t key = 3; key < N; key += 27) {
+        float score[N];
+        for (int t = 0; t < N; t++) score[t] = t == key ? 2 : -1;
+        sp_map_sums sums = sums_of_keys(SP_NORMALIZER_SOFTPICK, score, N);
+        const sp_map_head *head = &sums.heads[0];
+        assert_int_equal(head->n_blocks[2] - head->n_dead[2], N / 64 - key / 64);
+        assert_int_equal(head->n_blocks[1] - head->n_dead[1], N / 64 - key / 64);
+        assert_int_equal(head->n_blocks[0] - head->n_dead[0], N / 16 - key / 16);
+        assert_int_equal(head->n_blocks[3] - head->n_dead[3], N - key);
+        sp_map_sums_close(&sums);
+    }
+}
+
 /* ---- other shapes ---------------------------------------------------------------------------------------------- */
 
 static void window_hides_blocks_that_no_query_sees(void **state) {
@@ -389,6 +406,7 @@ int main(void) {
         cmocka_unit_test(uniform_rows_have_the_most_entropy),
         cmocka_unit_test(sink_that_is_not_the_first_key_is_found),
         cmocka_unit_test(largest_weight_falls_with_the_context),
+        cmocka_unit_test(block_is_live_by_any_of_its_keys),
         cmocka_unit_test(window_hides_blocks_that_no_query_sees),
         cmocka_unit_test(packed_sequences_are_summed_as_if_alone),
         cmocka_unit_test(short_sequences_say_nothing_of_single_keys),

@@ -226,6 +226,34 @@ static void massive_activations_are_placed_in_every_layer(void **state) {
     json_decref(json);
 }
 
+/* The larger of a channel's two peaks comes first, then last. */
+static void channel_stands_once_among_the_largest(void **state) {
+    (void)state;
+    for (int64_t larger = 1; larger <= 2; larger++) {
+        sp_model_config config = {.n_layers = L, .n_heads = H, .n_kv_heads = H, .width = C};
+        sp_measure_options options = {.T = T, .measures = "massive_activations"};
+        sp_measures measures;
+        assert_int_equal(sp_measures_open(&measures, &config, SP_DTYPE_F32, &options), SP_OK);
+        sp_observer observer = sp_measures_observer(&measures);
+        assert_null(observer.attention);
+        for (int64_t l = 0; l < L + 2; l++) {
+            float x[T * C] = {0};
+            x[4] = l == larger ? 50 : 40;
+            x[C + 2] = 7;
+            assert_int_equal(observer.hidden(observer.user, l, x, T, C), SP_OK);
+        }
+        json_t *json;
+        assert_int_equal(sp_measures_finish(&measures, &json), SP_OK);
+        const json_t *top = json_object_get(json_object_get(json, "massive_activations"), "top");
+        assert_int_equal(json_array_size(top), 2);
+        assert_near(json_number_value(json_object_get(json_array_get(top, 0), "value")), 50);
+        assert_int_equal(json_integer_value(json_object_get(json_array_get(top, 0), "layer")), larger - 1);
+        assert_near(json_number_value(json_object_get(json_array_get(top, 1), "value")), 7);
+        json_decref(json);
+        sp_measures_close(&measures);
+    }
+}
+
 static void variant_stands_beside_the_measures_of_the_first_token_alone(void **state) {
     (void)state;
     json_t *json = measured(false, "without_bos");
@@ -265,6 +293,7 @@ int main(void) {
         cmocka_unit_test(lengths_stand_beside_the_measures_of_the_first_token),
         cmocka_unit_test(whole_rows_are_told_by_block_key_and_context),
         cmocka_unit_test(massive_activations_are_placed_in_every_layer),
+        cmocka_unit_test(channel_stands_once_among_the_largest),
         cmocka_unit_test(variant_stands_beside_the_measures_of_the_first_token_alone),
         cmocka_unit_test(observation_of_another_shape_is_refused),
     };

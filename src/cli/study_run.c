@@ -219,6 +219,7 @@ typedef struct training_watch {
     const study *s;
     sp_model *model;
     const char *name, *folder;
+    int64_t n_steps, checkpoint_every;
     sp_status status; /* of the measures on the way */
 } training_watch;
 
@@ -229,10 +230,12 @@ static void show_step(void *user, const sp_train_step *step) {
     cli_progress(NULL, what, step->step, step->n_steps);
 }
 
+/* Not at the checkpoint of a study that is stopped: a study that goes on has the same trace as one that was not. */
 static void measure_step(void *user, int64_t step, const char *checkpoint) {
     training_watch *watch = user;
+    bool due = step % watch->checkpoint_every == 0 || step == watch->n_steps;
     (void)checkpoint;
-    if (watch->status == SP_OK) watch->status = study_trace_add(watch->s, watch->model, watch->folder, step);
+    if (watch->status == SP_OK && due) watch->status = study_trace_add(watch->s, watch->model, watch->folder, step);
 }
 
 static int stop_asked(void *user) {
@@ -248,6 +251,8 @@ static sp_status train_model(training_watch *watch, sp_train_result *result) {
     char *newest;
     SP_TRY(study_train_options(&options, s));
     options.resume = true;
+    watch->n_steps = options.n_steps;
+    watch->checkpoint_every = options.checkpoint_every;
     SP_TRY(sp_checkpoint_newest(watch->folder, &newest));
     bool is_new = !newest;
     free(newest);
