@@ -315,7 +315,10 @@ static sp_status feed_token(sp_decoder *decoder, int32_t id) {
     SP_REQUIRE(id >= 0 && id < tokenizer->vocabulary, SP_BAD_ARGUMENT,
                "token %" PRId32 ": the vocabulary has %" PRId64 " pieces", id, tokenizer->vocabulary);
     const sp_token *token = &tokenizer->tokens[id];
-    if (!token->text || (token->special && decoder->skip_special)) return SP_OK;
+    if (!token->text) return SP_OK;
+    /* sentencepiece ends a run of byte pieces there, tokenizer.json's decoders do not see it */
+    if (token->special && decoder->skip_special)
+        return tokenizer->decoding.steps[0].kind == SP_DECODE_PIECES ? feed(decoder, 0, "", 0) : SP_OK;
     if (token->surface) return feed(decoder, 0, token->surface, (int64_t)strlen(token->surface));
     return feed(decoder, 0, token->text, token->n_bytes);
 }

@@ -39,6 +39,7 @@ typedef struct sp_pieces {
     int32_t bos, eos, unk, pad; /* -1: none */
     bool add_bos, add_eos;      /* around every text */
     bool add_space_prefix;      /* SP_PIECES_SENTENCEPIECE: a text gets a space in front */
+    bool remove_extra_spaces;   /* SP_PIECES_SENTENCEPIECE: at its ends all, elsewhere all but one */
 } sp_pieces;
 
 /* Pieces as a file holds them, and the memory that they lie in. */
@@ -55,6 +56,9 @@ SP_MUST_CHECK sp_status sp_pieces_read_bin(sp_pieces_file *file, const void *byt
 SP_MUST_CHECK sp_status sp_pieces_read_gguf(sp_pieces_file *file, const void *bytes, int64_t n_bytes,
                                             const char *source);
 void sp_pieces_file_free(sp_pieces_file *file);
+
+/* True for the patterns of splitters that GGUF files have names for. */
+bool sp_pieces_know_pattern(const char *pattern);
 
 /* The tree of the tokenizer.json that gives the same tokens; *config, where not NULL, gets that of its
  * tokenizer_config.json.  `source` names the file in messages.  Release both with json_decref. */

@@ -130,26 +130,30 @@ done:
 
 /* ---- parts of the tree ---- */
 
-static json_t *replace_json(const char *type, const char *from, const char *to) {
-    return json_pack("{s:s, s:{s:s}, s:s}", "type", type, "pattern", "String", from, "content", to);
+static json_t *replace_json(const char *from, const char *to) {
+    return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", from, "content", to);
 }
 
-/* Pieces of the user stand for themselves wherever they are, and a text goes on behind them without another space. */
-static bool has_user_pieces(const sp_pieces *pieces) {
-    for (int64_t id = 0; id < pieces->n; id++)
-        if (pieces->items[id].type == SP_PIECE_USER_DEFINED) return true;
-    return false;
+static json_t *remove_json(const char *pattern, const char *content) {
+    return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "Regex", pattern, "content", content);
 }
 
+/* A text begins anew behind every special token and every piece of the user: sentencepiece, which knows the latter,
+ * gives no space there. */
 static json_t *make_normalizer(const builder *b) {
-    if (!b->pieces->add_space_prefix) return replace_json("Replace", " ", mark);
-    return json_pack("{s:s, s:[{s:s, s:s}, o]}", "type", "Sequence", "normalizers", "type", "Prepend", "prepend", mark,
-                     replace_json("Replace", " ", mark));
+    json_t *steps = json_array();
+    if (b->pieces->remove_extra_spaces) {
+        json_array_append_new(steps, remove_json(" {2,}", " "));
+        json_array_append_new(steps, remove_json("\\A |[ \xe2\x96\x81]+\\z", ""));
+    }
+    if (b->pieces->add_space_prefix)
+        json_array_append_new(steps, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", mark));
+    json_array_append_new(steps, replace_json(" ", mark));
+    return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", steps);
 }
 
 static json_t *make_decoder(const builder *b) {
-    json_t *steps =
-        json_pack("[o, {s:s}, {s:s}]", replace_json("Replace", mark, " "), "type", "ByteFallback", "type", "Fuse");
+    json_t *steps = json_pack("[o, {s:s}, {s:s}]", replace_json(mark, " "), "type", "ByteFallback", "type", "Fuse");
     if (b->pieces->add_space_prefix)
         json_array_append_new(
             steps, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
@@ -216,6 +220,12 @@ static const struct {
 };
 enum { N_SPLITTERS = sizeof splitters / sizeof *splitters };
 
+bool sp_pieces_know_pattern(const char *pattern) {
+    for (int i = 0; i < N_SPLITTERS; i++)
+        if (splitters[i].pattern && strcmp(splitters[i].pattern, pattern) == 0) return true;
+    return false;
+}
+
 static json_t *byte_level_json(bool use_regex) {
     return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1, "use_regex",
                      use_regex);
@@ -259,11 +269,7 @@ static sp_status make_tree(const builder *b, json_t *merges, json_t **json) {
         SP_TRY(make_scored_merges(b, merges));
         json_decref(decoder);
         decoder = make_decoder(b);
-        if (b->pieces->add_space_prefix && has_user_pieces(b->pieces))
-            splitter = json_pack("{s:s, s:s, s:s, s:b}", "type", "Metaspace", "replacement", mark, "prepend_scheme",
-                                 "first", "split", 0);
-        else
-            normalizer = make_normalizer(b);
+        normalizer = make_normalizer(b);
     }
     *json =
         json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",

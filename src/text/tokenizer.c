@@ -245,12 +245,19 @@ static sp_status add_chunk(chunks *list, const sp_encoding *chunk, int64_t owner
     return SP_OK;
 }
 
-/* Bytes of the first chunk of a text: up to the first newline from CHUNK_BYTES on. */
+static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/* Bytes of the first chunk of a text: up to the first newline from CHUNK_BYTES on where it may be cut. */
 static int64_t first_chunk(const sp_tokenizer *tokenizer, const sp_encoding *item, int64_t at) {
     int64_t n_bytes = item->n_bytes - at;
-    if (!tokenizer->cuts || n_bytes <= CHUNK_BYTES) return n_bytes;
-    const char *text = item->text + at, *newline = memchr(text + CHUNK_BYTES, '\n', (size_t)(n_bytes - CHUNK_BYTES));
-    return newline ? newline - text : n_bytes;
+    const char *text = item->text + at, *end = text + n_bytes;
+    if (!tokenizer->cuts && !tokenizer->cuts_after_letters) return n_bytes;
+    for (const char *from = text + CHUNK_BYTES; from < end; from++) {
+        from = memchr(from, '\n', (size_t)(end - from));
+        if (!from) break;
+        if (tokenizer->cuts || is_letter(from[-1])) return from - text;
+    }
+    return n_bytes;
 }
 
 static sp_status cut_item(const sp_tokenizer *tokenizer, const sp_encoding *item, int64_t owner, chunks *list) {

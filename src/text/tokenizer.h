@@ -58,7 +58,8 @@ struct sp_tokenizer {
     int64_t vocabulary;
     int32_t bos, eos;
     sp_token_list before, after; /* SP_ENCODE_TEMPLATE */
-    bool cuts;                   /* a text may be cut before a newline; where, may_cut tells */
+    bool cuts;                   /* a text may be cut before any newline */
+    bool cuts_after_letters;     /* it may be cut before a newline that follows an ASCII letter */
     sp_decoding decoding;
     json_t *json;   /* the tokenizer.json that was made of a file that holds pieces; NULL: none was */
     json_t *config; /* of tokenizer_config.json, or made like json; NULL: there is none */

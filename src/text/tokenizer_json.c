@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/pieces.h"
 #include "text/splitter.h"
 #include "text/template.h"
 #include "text/text_normalizer.h"
@@ -247,6 +248,77 @@ done:
     return status;
 }
 
+/* ---- where texts may be cut ---- */
+
+static bool is_type(const json_t *json, const char *type) {
+    const char *name = json_string_value(json_object_get(json, "type"));
+    return name && strcmp(name, type) == 0;
+}
+
+/* True if every component, those of sequences (under `list`) too, passes. */
+static bool all_pass(const json_t *json, const char *list, bool (*passes)(const json_t *component)) {
+    if (!json || json_is_null(json)) return true;
+    if (!is_type(json, "Sequence")) return passes(json);
+    const json_t *parts = json_object_get(json, list);
+    for (size_t i = 0; i < json_array_size(parts); i++)
+        if (!all_pass(json_array_get(parts, i), list, passes)) return false;
+    return true;
+}
+
+/* It changes characters one by one, or adds to the beginning. */
+static bool is_local_normalizer(const json_t *json) {
+    const char *pattern = json_string_value(json_object_get(json_object_get(json, "pattern"), "String"));
+    return is_type(json, "Prepend") || is_type(json, "NFC") ||
+           (is_type(json, "Replace") && pattern && strcmp(pattern, " ") == 0);
+}
+
+static bool is_one_word(const json_t *json) {
+    return is_type(json, "Metaspace") && json_is_false(json_object_get(json, "split"));
+}
+
+/* It cuts between a letter and a newline, and how it goes on does not depend on what is before. */
+static bool ends_words_at_newlines(const json_t *json) {
+    const char *pattern = json_string_value(json_object_get(json_object_get(json, "pattern"), "Regex"));
+    if (is_type(json, "Split")) return pattern && sp_pieces_know_pattern(pattern);
+    return is_type(json, "Digits") ||
+           (is_type(json, "ByteLevel") && !json_is_true(json_object_get(json, "add_prefix_space")));
+}
+
+static bool added_tokens_are_local(const json_t *list) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *token = json_array_get(list, i);
+        if (strchr(json_string_value(json_object_get(token, "content")), '\n')) return false;
+        if (json_is_true(json_object_get(token, "lstrip")) || json_is_true(json_object_get(token, "rstrip")) ||
+            json_is_true(json_object_get(token, "single_word")))
+            return false;
+    }
+    return true;
+}
+
+/* The tokens that come before the newline of a text that continues another. */
+static sp_status count_dummy(model *m) {
+    worker *w;
+    sp_token_list tokens = {0};
+    sp_encoding newline = {.text = "\n", .n_bytes = 1, .continues = true};
+    SP_TRY(worker_new((void **)&w, m));
+    sp_status status = encode(w, &newline, &tokens);
+    m->n_dummy = tokens.n > 0 ? tokens.n - 1 : 0;
+    worker_free(w);
+    free(tokens.items);
+    return status;
+}
+
+static sp_status find_cuts(sp_tokenizer *tokenizer, model *m, const json_t *json) {
+    const json_t *splitter = json_object_get(json, "pre_tokenizer");
+    if (!all_pass(json_object_get(json, "normalizer"), "normalizers", is_local_normalizer)) return SP_OK;
+    if (!added_tokens_are_local(json_object_get(json, "added_tokens"))) return SP_OK;
+    bool one_word = all_pass(splitter, "pretokenizers", is_one_word);
+    tokenizer->cuts = one_word && sp_bpe_newlines_stand_apart(m->bpe);
+    tokenizer->cuts_after_letters =
+        !one_word && sp_splitter_byte_level(m->splitter) && all_pass(splitter, "pretokenizers", ends_words_at_newlines);
+    return tokenizer->cuts ? count_dummy(m) : SP_OK;
+}
+
 /* ---- opening ---- */
 
 static sp_status check_template(const sp_tokenizer *tokenizer, const sp_token_list *list) {
@@ -272,6 +344,7 @@ static sp_status read_model(sp_tokenizer *tokenizer, model *m, const json_t *jso
     SP_TRY(sp_template_read(&tokenizer->before, &tokenizer->after, json_object_get(json, "post_processor"), path));
     SP_TRY(check_template(tokenizer, &tokenizer->before));
     SP_TRY(check_template(tokenizer, &tokenizer->after));
+    SP_TRY(find_cuts(tokenizer, m, json));
     return sp_decoding_read(&tokenizer->decoding, json_object_get(json, "decoder"), path);
 }
 

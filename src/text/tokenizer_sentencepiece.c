@@ -236,8 +236,7 @@ sp_status sp_tokenizer_load_sentencepiece(sp_tokenizer *tokenizer, const char *b
 
 /* BPE on text that is taken as it is, spaces marked. */
 static bool is_plain(const sp_sentencepiece_facts *facts) {
-    return facts->algorithm == SP_SENTENCEPIECE_BPE && facts->n_charsmap == 0 && !facts->remove_extra_whitespaces &&
-           facts->escape_whitespaces;
+    return facts->algorithm == SP_SENTENCEPIECE_BPE && facts->n_charsmap == 0 && facts->escape_whitespaces;
 }
 
 void sp_tokenizer_sentencepieces(const sp_tokenizer *tokenizer, sp_pieces *pieces) {
@@ -254,7 +253,8 @@ void sp_tokenizer_sentencepieces(const sp_tokenizer *tokenizer, sp_pieces *piece
                           .pad = (int32_t)(pad < 0 ? -1 : pad),
                           .add_bos = tokenizer->before.n > 0,
                           .add_eos = tokenizer->after.n > 0,
-                          .add_space_prefix = m->facts.add_dummy_prefix};
+                          .add_space_prefix = m->facts.add_dummy_prefix,
+                          .remove_extra_spaces = m->facts.remove_extra_whitespaces};
     for (int64_t id = 0; id < pieces->n; id++)
         if (pieces->items[id].type == SP_PIECE_UNKNOWN) pieces->unk = (int32_t)id;
 }
