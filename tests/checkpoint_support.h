@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "data_path.h"
 #include "softpick/checkpoint.h"
 
 /* "place/name", which lives as long as the test program. */
@@ -64,18 +65,6 @@ static inline bool holds(const sp_tensor *tensor, uint64_t seed) {
     for (int64_t i = 0; i < bytes_of(tensor); i++)
         if (data[i] != byte_of(seed, i)) return false;
     return true;
-}
-
-/* A file of the real data, which need not be there; valid until the next call. */
-static inline const char *data_path(const char *name) {
-    static char path[8192];
-    const char *data = getenv("SOFTPICK_DATA"), *here = strstr(__FILE__, "/tests/");
-    if (data)
-        snprintf(path, sizeof path, "%s/%s", data, name);
-    else
-        snprintf(path, sizeof path, "%.*s/../shared/data/%s", here ? (int)(here - __FILE__) : 1, here ? __FILE__ : ".",
-                 name);
-    return path;
 }
 
 #endif

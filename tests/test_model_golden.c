@@ -15,7 +15,6 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "checkpoint_support.h"
-#include "data_path.h"
 #include "softpick/model.h"
 
 /* ---- logits ------------------------------------------------------------------------------------------------------ */
@@ -80,9 +79,9 @@ static void models_of_transformers_give_its_logits(void **state) {
     static const char *const names[] = {"llama-biases",   "llama-linear", "llama-llama3",
                                         "mistral-window", "qwen2",        "qwen3"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char name[128], folder[4096];
+        char name[128];
         snprintf(name, sizeof name, "tests/vectors/logits/%s", names[i]);
-        source_path(folder, sizeof folder, name);
+        const char *folder = source_path(name);
         check_golden(folder, 1);
         check_golden(folder, 20); /* more than decoding's few */
     }
@@ -90,14 +89,11 @@ static void models_of_transformers_give_its_logits(void **state) {
 
 static void published_model_gives_what_is_known_of_it(void **state) {
     (void)state;
-    char folder[4096], path[4096];
-    data_path(folder, sizeof folder, "ckpt/stories260K-hf");
-    data_path(path, sizeof path, "ckpt");
-    if (!sp_folder_exists(folder)) skip();
-    json_t *golden = read_json(path, "stories260K.golden.json");
+    if (!sp_folder_exists(data_path("ckpt/stories260K-hf"))) skip();
+    json_t *golden = read_json(data_path("ckpt"), "stories260K.golden.json");
     int32_t tokens[MOST_TOKENS], targets[MOST_TOKENS];
     float logits[MOST_LOGITS];
-    sp_model *model = open_model(folder);
+    sp_model *model = open_model(data_path("ckpt/stories260K-hf"));
     sp_cache *cache;
     assert_int_equal(sp_cache_new(&cache, model, MOST_TOKENS), SP_OK);
     int64_t n = read_tokens(tokens, json_object_get(golden, "prompt_ids"));
@@ -185,6 +181,28 @@ static void tensors_that_do_not_fit_are_named(void **state) {
     assert_refused(*state, whole, N_WHOLE, SP_DTYPE_I32, "has dtype i32");
 }
 
+/* A config that lies about sizes is refused before memory of those sizes is asked for. */
+static void sizes_that_lie_cost_nothing(void **state) {
+    static const char *const lies[][2] = {
+        {"{\"model_type\":\"llama\",\"vocab_size\":7,\"hidden_size\":4,\"num_attention_heads\":2,\"num_hidden_layers\":"
+         "60000}",
+         "60000 layers"},
+        {"{\"model_type\":\"llama\",\"vocab_size\":16777216,\"hidden_size\":1048576,\"num_attention_heads\":2,"
+         "\"num_hidden_layers\":1,\"head_dim\":2}",
+         "embed_tokens.weight has the shape [7,4], by config.json it has [16777216,1048576]"},
+    };
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        sp_model *model;
+        sp_model_options options = sp_model_options_default();
+        const char *folder = path_in(*state, "odd");
+        if (open_stored(&model, *state, whole, N_WHOLE, SP_DTYPE_F32, 0) != SP_OK) fail_msg("%s", sp_last_message());
+        sp_model_free(model);
+        assert_int_equal(sp_file_write(path_in(folder, "config.json"), lies[i][0], (int64_t)strlen(lies[i][0])), SP_OK);
+        assert_int_equal(sp_model_open(&model, folder, &options), SP_BAD_FILE);
+        if (!strstr(sp_last_message(), lies[i][1])) fail_msg("says: %s", sp_last_message());
+    }
+}
+
 static void tensors_that_follow_from_the_config_are_passed_over(void **state) {
     static const char *const names[] = {LAYER "self_attn.rotary_emb.inv_freq", LAYER "self_attn.logn",
                                         LAYER "attn.logn"};
@@ -227,6 +245,7 @@ int main(void) {
         cmocka_unit_test(models_of_transformers_give_its_logits),
         cmocka_unit_test(published_model_gives_what_is_known_of_it),
         cmocka_unit_test(tensors_that_do_not_fit_are_named),
+        cmocka_unit_test(sizes_that_lie_cost_nothing),
         cmocka_unit_test(tensors_that_follow_from_the_config_are_passed_over),
         cmocka_unit_test(a_tied_head_that_differs_is_not_used_but_told),
     };

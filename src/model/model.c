@@ -1,4 +1,4 @@
-/* A model's life: making, initial weights, opening a checkpoint, the flat arrays, freeing. */
+/* A model's life: making, initial weights, the flat arrays, freeing.  model_open.c opens checkpoints. */
 #include "model/model_private.h"
 
 #include <inttypes.h>
@@ -9,7 +9,6 @@
 #include "base/memory.h"
 #include "base/random.h"
 #include "model/model_device.h"
-#include "softpick/checkpoint.h"
 
 sp_model_options sp_model_options_default(void) {
     return (sp_model_options){.struct_bytes = sizeof(sp_model_options), .dtype = SP_DTYPE_F32};
@@ -59,8 +58,7 @@ static sp_status allocate_arrays(sp_model *model) {
     return SP_OK;
 }
 
-/* Everything but the values, which are zero. */
-static sp_status make(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
+sp_status sp_model_make(sp_model **out, const sp_model_config *config, const sp_model_options *options) {
     *out = NULL;
     SP_TRY(sp_model_config_check(config));
     SP_TRY(sp_model_options_check(options));
@@ -81,15 +79,13 @@ done:
     return status;
 }
 
-/* Host memory in which the values are made: the model's own on the host. */
-static sp_status values_begin(float **host, sp_model *model) {
+sp_status sp_values_begin(float **host, sp_model *model) {
     *host = model->values;
     if (!model->options.device) return SP_OK;
     return sp_allocate((void **)host, model->table.n_parameters * (int64_t)sizeof **host, "weights");
 }
 
-/* Brings them to the device. */
-static sp_status values_end(float *host, sp_model *model) {
+sp_status sp_values_end(float *host, sp_model *model) {
     sp_status status = SP_OK;
     if (model->options.device) {
         int64_t bytes = model->table.n_parameters * (int64_t)sizeof *host;
@@ -125,120 +121,16 @@ sp_status sp_model_new(sp_model **out, const sp_model_config *config, const sp_m
     sp_model *model;
     float *values;
     *out = NULL;
-    SP_TRY(make(&model, config, options));
+    SP_TRY(sp_model_make(&model, config, options));
     sp_status status = SP_OK;
-    SP_TRY_OR_DONE(values_begin(&values, model));
+    SP_TRY_OR_DONE(sp_values_begin(&values, model));
     for (int64_t i = 0; i < model->table.n_tensors; i++)
         initialize(values + model->table.entries[i].offset, &model->table.entries[i], i, model);
-    SP_TRY_OR_DONE(values_end(values, model));
+    SP_TRY_OR_DONE(sp_values_end(values, model));
     *out = model;
     model = NULL;
 done:
     sp_model_free(model);
-    return status;
-}
-
-/* "[4,8]" */
-static const char *shape_text(char text[64], int64_t n_dims, const int64_t *shape) {
-    int used = snprintf(text, 64, "[");
-    for (int64_t i = 0; i < n_dims && used < 56; i++)
-        used += snprintf(text + used, (size_t)(64 - used), "%s%" PRId64, i ? "," : "", shape[i]);
-    if (used < 62) snprintf(text + used, (size_t)(64 - used), "]");
-    return text;
-}
-
-static sp_status load_tensor(float *values, const tensor_entry *entry, const sp_checkpoint *checkpoint) {
-    const char *folder = sp_checkpoint_folder(checkpoint);
-    const sp_tensor *tensor = sp_checkpoint_find(checkpoint, entry->name);
-    char have[64], want[64];
-    SP_REQUIRE(tensor, SP_BAD_FILE, "%s: tensor %s is missing", folder, entry->name);
-    /* A trailing dimension of 1 is as good as none: fla keeps per-head factors as [H,1]. */
-    bool fits = tensor->n_dims >= entry->n_dims && sp_tensor_count(tensor) == entry->count;
-    for (int64_t i = 0; fits && i < entry->n_dims; i++) fits = tensor->shape[i] == entry->shape[i];
-    SP_REQUIRE(fits, SP_BAD_FILE, "%s: tensor %s has the shape %s, by config.json it has %s", folder, entry->name,
-               shape_text(have, tensor->n_dims, tensor->shape), shape_text(want, entry->n_dims, entry->shape));
-    bool number = tensor->dtype == SP_DTYPE_F32 || tensor->dtype == SP_DTYPE_BF16 || tensor->dtype == SP_DTYPE_F16;
-    SP_REQUIRE(number, SP_UNSUPPORTED, "%s: tensor %s has dtype %s: f32, bf16 and f16 are supported", folder,
-               entry->name, sp_dtype_name(tensor->dtype));
-    sp_convert(values + entry->offset, SP_DTYPE_F32, tensor->data, tensor->dtype, entry->count);
-    return SP_OK;
-}
-
-static sp_status load_tensors(sp_model *model, const sp_checkpoint *checkpoint) {
-    float *values;
-    SP_TRY(values_begin(&values, model));
-    sp_status status = SP_OK;
-    for (int64_t i = 0; status == SP_OK && i < model->table.n_tensors; i++)
-        status = load_tensor(values, &model->table.entries[i], checkpoint);
-    sp_status ended = values_end(values, model);
-    return status == SP_OK ? ended : status;
-}
-
-static int compare_names(const void *left, const void *right) {
-    return strcmp(*(const char *const *)left, *(const char *const *)right);
-}
-
-static bool ends_with(const char *text, const char *end) {
-    size_t n = strlen(text), m = strlen(end);
-    return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* Tensors that say nothing config.json does not say: tables of angles, and fla's of logarithms. */
-static bool is_derived(const char *name) {
-    return ends_with(name, ".rotary_emb.inv_freq") || ends_with(name, ".rotary.inv_freq") || ends_with(name, ".logn");
-}
-
-/* A tensor that the model has no place for means that it is another model than its config.json says. */
-static sp_status check_no_others(const sp_model *model, const sp_checkpoint *checkpoint) {
-    int64_t n = model->table.n_tensors;
-    const char **names = malloc((size_t)n * sizeof *names);
-    SP_REQUIRE(names, SP_OUT_OF_MEMORY, "no memory for the names of %" PRId64 " tensors", n);
-    for (int64_t i = 0; i < n; i++) names[i] = model->table.entries[i].name;
-    qsort(names, (size_t)n, sizeof *names, compare_names);
-    sp_status status = SP_OK;
-    for (int64_t i = 0; i < sp_checkpoint_count(checkpoint); i++) {
-        const char *name = sp_checkpoint_name(checkpoint, i);
-        bool known = is_derived(name) || bsearch(&name, names, (size_t)n, sizeof *names, compare_names) ||
-                     (model->config.tie_embeddings && strcmp(name, "lm_head.weight") == 0);
-        SP_REQUIRE_OR_DONE(known, SP_BAD_FILE, "%s: tensor %.200s has no place in the model that config.json describes",
-                           sp_checkpoint_folder(checkpoint), name);
-    }
-done:
-    free(names);
-    return status;
-}
-
-/* Tied weights may still be there twice in the file; the embedding counts, as config.json says. */
-static void check_tied_head(const sp_model *model, const sp_checkpoint *checkpoint) {
-    const sp_tensor *head = sp_checkpoint_find(checkpoint, "lm_head.weight");
-    const sp_tensor *embedding = sp_checkpoint_find(checkpoint, "model.embed_tokens.weight");
-    if (!model->config.tie_embeddings || !head || !embedding) return;
-    bool same = head->dtype == embedding->dtype && sp_tensor_count(head) == sp_tensor_count(embedding) &&
-                memcmp(head->data, embedding->data, (size_t)(sp_tensor_count(head) * sp_dtype_bytes(head->dtype))) == 0;
-    if (!same)
-        sp_log(SP_LOG_WARNING,
-               "%s: tensor lm_head.weight differs from the embedding and is not used: \"tie_word_embeddings\" is true",
-               sp_checkpoint_folder(checkpoint));
-}
-
-sp_status sp_model_open(sp_model **out, const char *folder, const sp_model_options *options) {
-    *out = NULL;
-    sp_checkpoint *checkpoint;
-    SP_TRY(sp_checkpoint_open(&checkpoint, folder));
-    sp_model *model = NULL;
-    sp_model_config config;
-    sp_status status = SP_OK;
-    SP_TRY_OR_DONE(sp_model_config_parse_as(&config, sp_checkpoint_config(checkpoint), sp_checkpoint_source(checkpoint),
-                                            options->attention));
-    SP_TRY_OR_DONE(make(&model, &config, options));
-    SP_TRY_OR_DONE(check_no_others(model, checkpoint));
-    check_tied_head(model, checkpoint);
-    SP_TRY_OR_DONE(load_tensors(model, checkpoint));
-    *out = model;
-    model = NULL;
-done:
-    sp_model_free(model);
-    sp_checkpoint_close(checkpoint);
     return status;
 }
 

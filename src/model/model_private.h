@@ -134,6 +134,12 @@ static inline const void *sp_model_weight(const sp_model *model, int64_t offset)
 /* Can a model compute in this dtype on this device? */
 SP_MUST_CHECK sp_status sp_model_options_check(const sp_model_options *options);
 
+/* Everything of a model but the values, which are zero. */
+SP_MUST_CHECK sp_status sp_model_make(sp_model **out, const sp_model_config *config, const sp_model_options *options);
+/* Host memory (n_parameters) in which values are made, the model's own on the host; and their way to the device. */
+SP_MUST_CHECK sp_status sp_values_begin(float **host, sp_model *model);
+SP_MUST_CHECK sp_status sp_values_end(float *host, sp_model *model);
+
 /* Makes buffers, positions and rotation table fit a batch, keeping them when they do. */
 SP_MUST_CHECK sp_status sp_buffers_fit(sp_model *model, const sp_batch *batch, bool gradient);
 void sp_buffers_clear(sp_model *model);

@@ -328,7 +328,7 @@ def main():
     parser.add_argument("checkpoints", nargs="*", type=pathlib.Path)
     parser.add_argument("--golden", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the modelling files of CHECKPOINT")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     transformers.utils.logging.disable_progress_bar()
     if arguments.golden:
         write_golden(arguments.golden)
