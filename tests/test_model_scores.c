@@ -109,6 +109,9 @@ static void check_against_single_sequences(const sp_model_config *config) {
     bool greedy[N_TARGETS], expected_greedy;
     int32_t tokens[LONGEST];
     sp_model *model = make(config, CPU, SP_DTYPE_F32);
+    float *values = sp_model_parameters(model);
+    for (int64_t i = 0; i < sp_model_n_parameters(model); i++) /* no norm is 1, no bias 0 */
+        values[i] += (float)(0.02 * sp_random_normal(1, 4, (uint64_t)i));
     fill(&b);
     assert_ok(sp_model_score(model, &b.batch, b.rows, b.targets, N_TARGETS, log_p, greedy));
     for (int64_t i = 0; i < N_TARGETS; i++) {
@@ -130,14 +133,16 @@ static void sequences_that_continue_others_are_as_if_alone(void **state) {
     }
 }
 
-static void windows_factors_and_ties_are_kept(void **state) {
+static void windows_factors_ties_norms_and_biases_are_kept(void **state) {
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         sp_model_config config = small_config();
         config.window = i == 0 || i == 3 ? 9 : 0;
         config.tie_embeddings = i == 1;
         config.row_factor = i == 2 || i == 3;
         config.n_kv_heads = i == 3 ? 4 : 2;
+        config.qk_norm = i == 4;
+        config.qkv_bias = config.out_bias = config.ffn_bias = i == 5;
         check_against_single_sequences(&config);
     }
 }
@@ -239,7 +244,7 @@ int main(void) {
     omp_set_num_threads(1); /* what there is to compute is less than what threads would wait for each other */
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sequences_that_continue_others_are_as_if_alone),
-        cmocka_unit_test(windows_factors_and_ties_are_kept),
+        cmocka_unit_test(windows_factors_ties_norms_and_biases_are_kept),
         cmocka_unit_test(a_gpu_scores_as_the_cpu),
         cmocka_unit_test(bad_batches_are_refused),
         cmocka_unit_test(sequences_that_continue_others_have_no_gradient),
