@@ -47,8 +47,8 @@ static sp_model *open_model(const char *name, const char *normalizer, const sp_m
     return model;
 }
 
-/* The requests; their tokens stay in `file`. */
-static sp_score_item *read_items(int32_t *file, int64_t n_numbers, int64_t vocabulary, int64_t *n_items) {
+/* The requests; their tokens stay in `file`.  Of long ones the end counts. */
+static sp_score_item *read_items(int32_t *file, int64_t n_numbers, const sp_model_config *config, int64_t *n_items) {
     sp_score_item *items;
     *n_items = n_numbers > 0 ? file[0] : 0;
     must(sp_allocate((void **)&items, *n_items * (int64_t)sizeof *items, "requests"));
@@ -57,8 +57,10 @@ static sp_score_item *read_items(int32_t *file, int64_t n_numbers, int64_t vocab
         if (at + 2 > n_numbers || at + 2 + file[at] > n_numbers)
             must(sp_fail(SP_BAD_FILE, "the requests are cut short"));
         items[i] = (sp_score_item){.tokens = file + at + 2, .n_tokens = file[at], .n_scored = file[at + 1]};
-        for (int64_t j = at + 2; j < at + 2 + items[i].n_tokens; j++) file[j] %= (int32_t)vocabulary;
+        for (int64_t j = at + 2; j < at + 2 + items[i].n_tokens; j++) file[j] %= (int32_t)config->vocabulary;
         at += 2 + items[i].n_tokens;
+        int64_t excess = items[i].n_tokens - 1 - config->max_positions;
+        if (excess > 0) items[i].tokens += excess, items[i].n_tokens -= excess;
     }
     return items;
 }
@@ -117,7 +119,7 @@ int main(int argc, char **argv) {
         must(sp_fail(SP_BAD_FILE, "%s: cannot be read", argv[1]));
     fclose(file);
     sp_model *model = open_model(argv[2], argc > 6 ? argv[6] : "softpick", &options);
-    sp_score_item *items = read_items(numbers, size / 4, sp_model_config_of(model)->vocabulary, &n_items);
+    sp_score_item *items = read_items(numbers, size / 4, sp_model_config_of(model), &n_items);
     printf("%s %s %s, %s, %" PRId64 " requests\n", argv[2], argv[3], argv[4],
            sp_normalizer_name(sp_model_config_of(model)->attention_function), n_items);
     sp_model_profile_enable(model, argc > 7 && strcmp(argv[7], "1") == 0);

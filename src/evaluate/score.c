@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "softpick/device.h"
 
+enum { TOKENS_OF_GPU = 65536, TOKENS_OF_HOST = 4096, TOKENS_LEAST = 1024 }; /* in a batch */
 enum {
     SHARED_LEAST = 8,  /* tokens: fewer are not worth gathering keys for */
     KEYS_PER_TOKEN = 4 /* at most so many keys in a batch for each of its tokens: bounds what is gathered */
@@ -20,8 +22,24 @@ sp_score_options sp_score_options_default(void) {
     return (sp_score_options){.struct_bytes = sizeof(sp_score_options), .share_prefixes = true};
 }
 
-/* Tokens that keep a device busy without taking much of its memory. */
-static int64_t tokens_of_device(const sp_model *model) { return sp_model_device(model) ? 65536 : 4096; }
+/* Tokens that keep a device busy; half as many again and again until the model, with what batches of them take, leaves a
+ * fifth of what is free or its own already. */
+static sp_status choose_tokens(int64_t *n, const sp_model *model) {
+    const sp_model_config *c = sp_model_config_of(model);
+    sp_model_options options = sp_model_options_default();
+    int64_t free_bytes, total;
+    options.device = sp_model_device(model);
+    options.dtype = sp_model_dtype(model);
+    SP_TRY(sp_device_free_bytes(options.device, &free_bytes, &total));
+    int64_t most = free_bytes / 5 * 4 + sp_model_memory_bytes(model) / 5 * 4;
+    int64_t key_bytes = KEYS_PER_TOKEN * 2 * c->n_kv_heads * c->head_width * sp_dtype_bytes(options.dtype);
+    for (*n = options.device ? TOKENS_OF_GPU : TOKENS_OF_HOST; *n > TOKENS_LEAST; *n /= 2) {
+        sp_model_memory plan;
+        SP_TRY(sp_model_plan_memory(&plan, c, &options, 1, *n));
+        if (plan.total + *n * key_bytes <= most) break;
+    }
+    return SP_OK;
+}
 
 static sp_status check(const sp_model *model, const sp_score_item *items, int64_t n_items) {
     int64_t longest = sp_model_config_of(model)->max_positions;
@@ -183,11 +201,12 @@ sp_status sp_score(sp_model *model, sp_score_item *items, int64_t n_items, const
     sp_score_item **order = NULL;
     packed_batch batch = {0};
     SP_TRY(check(model, items, n_items));
+    if (o.batch_tokens <= 0) SP_TRY(choose_tokens(&o.batch_tokens, model));
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_allocate((void **)&order, n_items * (int64_t)sizeof(sp_score_item *), "an order of items"));
     for (int64_t i = 0; i < n_items; i++) order[i] = &items[i];
     qsort(order, (size_t)n_items, sizeof(sp_score_item *), by_tokens);
-    SP_TRY_OR_DONE(packed_new(&batch, items, n_items, o.batch_tokens > 0 ? o.batch_tokens : tokens_of_device(model)));
+    SP_TRY_OR_DONE(packed_new(&batch, items, n_items, o.batch_tokens));
     SP_TRY_OR_DONE(score_all(model, order, n_items, &batch, &o));
 done:
     free(batch.block);
