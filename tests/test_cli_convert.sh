@@ -37,7 +37,7 @@ one_line
 for model in softpick softmax; do
     expect 0 convert "$model" --out "$model-hf"
     silent out
-    for file in config.json model.safetensors generation_config.json tokenizer.model; do
+    for file in config.json model.safetensors generation_config.json tokenizer.json tokenizer_config.json; do
         [ -s "$model-hf/$file" ] || wrong "$model-hf has no $file"
     done
     expect 0 convert "$model-hf" --out "$model-again"
