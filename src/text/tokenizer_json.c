@@ -21,7 +21,9 @@
 #include "text/utf8.h"
 
 typedef struct model {
-    sp_bytes texts; /* of all tokens, with zeros */
+    sp_bytes texts;   /* of all tokens, with zeros */
+    sp_bytes *normal; /* n_normal texts of added tokens as they look in normalized text */
+    int64_t n_normal;
     sp_added_tokens *raw, *normalized;
     sp_text_normalizer *normalizer;
     sp_splitter *splitter;
@@ -131,6 +133,8 @@ static void model_free(void *of) {
     model *m = of;
     if (!m) return;
     sp_bytes_free(&m->texts);
+    for (int64_t i = 0; i < m->n_normal; i++) sp_bytes_free(&m->normal[i]);
+    free(m->normal);
     sp_added_tokens_free(m->raw);
     sp_added_tokens_free(m->normalized);
     sp_text_normalizer_free(m->normalizer);
@@ -204,48 +208,62 @@ static sp_status list_tokens(sp_tokenizer *tokenizer, model *m, json_t *vocab, c
 
 /* ---- added tokens ---- */
 
-/* What a normalized added token looks like in normalized text; kept behind the tokens' texts by the caller. */
-static sp_status normalize_token(const model *m, const char *content, sp_bytes *out) {
-    out->n = 0;
-    SP_TRY(sp_bytes_add(out, content, (int64_t)strlen(content)));
-    if (m->normalizer) SP_TRY(sp_text_normalizer_apply(m->normalizer, out));
-    return sp_bytes_add(out, "", 1);
+/* What it looks like in normalized text: so it is found, and so it is decoded.  Under that name it is no special token any
+ * more, unless it is the same. */
+static sp_status normalize_token(sp_tokenizer *tokenizer, model *m, sp_added_token *added) {
+    sp_bytes *text = &m->normal[m->n_normal++];
+    SP_TRY(sp_bytes_add(text, added->text, added->n_bytes));
+    if (m->normalizer) SP_TRY(sp_text_normalizer_apply(m->normalizer, text));
+    SP_TRY(sp_bytes_add(text, "", 1));
+    sp_token *token = &tokenizer->tokens[added->id];
+    if (strcmp(text->data, token->text) != 0) {
+        token->surface = text->data;
+        token->special = false;
+    }
+    added->text = text->data;
+    added->n_bytes = text->n - 1;
+    return SP_OK;
+}
+
+static bool flag_of(const json_t *json, const char *key) { return json_is_true(json_object_get(json, key)); }
+
+static sp_added_token added_token(const sp_tokenizer *tokenizer, const json_t *json) {
+    int64_t id = id_of(json_object_get(json, "id"));
+    return (sp_added_token){.text = tokenizer->tokens[id].text,
+                            .n_bytes = tokenizer->tokens[id].n_bytes,
+                            .id = (int32_t)id,
+                            .special = flag_of(json, "special"),
+                            .single_word = flag_of(json, "single_word"),
+                            .lstrip = flag_of(json, "lstrip"),
+                            .rstrip = flag_of(json, "rstrip")};
 }
 
 /* Those with `normalized` as asked for. */
-static sp_status read_added(const sp_tokenizer *tokenizer, const model *m, const json_t *list, bool normalized,
+static sp_status read_added(sp_tokenizer *tokenizer, model *m, const json_t *list, bool normalized,
                             sp_added_tokens **set) {
     size_t n_list = json_array_size(list);
     int64_t n = 0;
-    sp_status status = SP_OK;
-    sp_bytes *texts = calloc(n_list + 1, sizeof *texts);
     sp_added_token *tokens = calloc(n_list + 1, sizeof *tokens);
-    SP_REQUIRE_OR_DONE(texts && tokens, SP_OUT_OF_MEMORY, "%s: no memory for its added tokens", tokenizer->path);
+    SP_REQUIRE(tokens, SP_OUT_OF_MEMORY, "%s: no memory for its added tokens", tokenizer->path);
+    sp_status status = SP_OK;
     for (size_t i = 0; i < n_list; i++) {
         const json_t *json = json_array_get(list, i);
-        const char *content = json_string_value(json_object_get(json, "content"));
-        if (*content == 0 || json_is_true(json_object_get(json, "normalized")) != normalized) continue;
-        if (normalized) {
-            SP_TRY_OR_DONE(normalize_token(m, content, &texts[n]));
-            content = texts[n].data;
-        }
-        tokens[n++] = (sp_added_token){
-            .text = content,
-            .n_bytes = (int64_t)strlen(content),
-            .id = (int32_t)id_of(json_object_get(json, "id")),
-            .special = json_is_true(json_object_get(json, "special")),
-            .single_word = json_is_true(json_object_get(json, "single_word")),
-            .lstrip = json_is_true(json_object_get(json, "lstrip")),
-            .rstrip = json_is_true(json_object_get(json, "rstrip")),
-        };
-        if (*content == 0) n--;
+        if (flag_of(json, "normalized") != normalized) continue;
+        tokens[n] = added_token(tokenizer, json);
+        if (normalized && tokens[n].n_bytes > 0) SP_TRY_OR_DONE(normalize_token(tokenizer, m, &tokens[n]));
+        if (tokens[n].n_bytes > 0) n++;
     }
     if (n > 0) SP_TRY_OR_DONE(sp_added_tokens_new(set, tokens, n));
 done:
-    for (size_t i = 0; texts && i < n_list; i++) sp_bytes_free(&texts[i]);
-    free(texts);
     free(tokens);
     return status;
+}
+
+static sp_status read_all_added(sp_tokenizer *tokenizer, model *m, const json_t *list) {
+    m->normal = calloc(json_array_size(list) + 1, sizeof *m->normal);
+    SP_REQUIRE(m->normal, SP_OUT_OF_MEMORY, "%s: no memory for its added tokens", tokenizer->path);
+    SP_TRY(read_added(tokenizer, m, list, false, &m->raw));
+    return read_added(tokenizer, m, list, true, &m->normalized);
 }
 
 /* ---- where texts may be cut ---- */
@@ -339,8 +357,7 @@ static sp_status read_model(sp_tokenizer *tokenizer, model *m, const json_t *jso
     SP_TRY(sp_splitter_new(&m->splitter, json_object_get(json, "pre_tokenizer"), path));
     SP_TRY(sp_bpe_new(&m->bpe, bpe, sp_splitter_byte_level(m->splitter), path));
     SP_TRY(list_tokens(tokenizer, m, json_object_get(bpe, "vocab"), added));
-    SP_TRY(read_added(tokenizer, m, added, false, &m->raw));
-    SP_TRY(read_added(tokenizer, m, added, true, &m->normalized));
+    SP_TRY(read_all_added(tokenizer, m, added));
     SP_TRY(sp_template_read(&tokenizer->before, &tokenizer->after, json_object_get(json, "post_processor"), path));
     SP_TRY(check_template(tokenizer, &tokenizer->before));
     SP_TRY(check_template(tokenizer, &tokenizer->after));
