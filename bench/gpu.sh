@@ -122,7 +122,7 @@ fi
 if wanted sanitize; then
     if has compute-sanitizer; then
         # racecheck wants a build of its own: ./dev gpu --sanitize
-        for name in memcheck-test_device_cuda memcheck-test_layers_cuda memcheck-test_attention_cuda_small \
+        for name in memcheck-test_device_cuda memcheck-test_layers_cuda memcheck-test_layers_cuda_heads memcheck-test_attention_cuda_small \
             synccheck-test_attention_cuda_small initcheck-test_attention_cuda_small; do
             say "$name"
             attempt "$name.log" env SOFTPICK_TEST_RAW=1 \

@@ -232,6 +232,7 @@ static void measure_names_what_is_wrong(void **state) {
     assert_refused("measure nowhere --data tokens --over-checkpoints", 3, "nowhere: not a run");
     assert_refused("measure run/step-00000020 --data tokens --over-checkpoints", 3, "not a run");
     assert_refused("measure run --data tokens --T 121", 2, "T is 121");
+    assert_refused("measure run --data tokens --attention softmax_plus_one", 3, "not softmax_plus_one as asked for");
     assert_refused("measure nowhere --data tokens", 3, "nowhere");
     assert_refused("measure empty --data tokens", 3, "empty");
     assert_refused("measure run --data empty", 3, "empty");
@@ -366,6 +367,8 @@ static void generate_names_what_is_wrong(void **state) {
     assert_refused("generate run once upon a time", 2, "--prompt");
     assert_refused("generate run --prompt \"$(yes ab | head -n 500)\"", 2, "positions end at 120");
     assert_refused("generate nowhere", 3, "nowhere");
+    assert_refused("generate run --attention softmax_plus_one", 3, "not softmax_plus_one as asked for");
+    assert_refused("generate run --attention hardmax", 2, "hardmax");
     assert_refused("generate empty", 3, "empty");
     assert_int_equal(system("cp -r run/step-00000020 bare && rm bare/tokenizer.model bare/tokenizer.json"), 0);
     assert_refused("generate bare", 3, "bare");

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/random.h"
 #include "base/status.h"
 #include "checkpoint_support.h"
 #include "softpick/model.h"
@@ -111,6 +112,83 @@ static void published_model_gives_what_is_known_of_it(void **state) {
     sp_cache_free(cache);
     sp_model_free(model);
     json_decref(golden);
+}
+
+/* ---- names and words of fla --------------------------------------------------------------------------------------- */
+
+typedef struct fla_tensor {
+    const char *fla, *llama;
+    int64_t rows, columns; /* of LLaMA's; 0: a vector */
+} fla_tensor;
+
+/* One layer of the fork's scaled softpick with norms of heads: fla's words and LLaMA's for the same model. */
+static const fla_tensor fla_tensors[] = {
+    {"model.embeddings.weight", "model.embed_tokens.weight", 7, 8},
+    {"model.norm.weight", "model.norm.weight", 8, 0},
+    {"lm_head.weight", "lm_head.weight", 7, 8},
+    {"model.layers.0.attn_norm.weight", "model.layers.0.input_layernorm.weight", 8, 0},
+    {"model.layers.0.mlp_norm.weight", "model.layers.0.post_attention_layernorm.weight", 8, 0},
+    {"model.layers.0.attn.q_proj.weight", "model.layers.0.self_attn.q_proj.weight", 8, 8},
+    {"model.layers.0.attn.k_proj.weight", "model.layers.0.self_attn.k_proj.weight", 4, 8},
+    {"model.layers.0.attn.v_proj.weight", "model.layers.0.self_attn.v_proj.weight", 4, 8},
+    {"model.layers.0.attn.q_proj.bias", "model.layers.0.self_attn.q_proj.bias", 8, 0},
+    {"model.layers.0.attn.k_proj.bias", "model.layers.0.self_attn.k_proj.bias", 4, 0},
+    {"model.layers.0.attn.v_proj.bias", "model.layers.0.self_attn.v_proj.bias", 4, 0},
+    {"model.layers.0.attn.o_proj.weight", "model.layers.0.self_attn.o_proj.weight", 8, 8},
+    {"model.layers.0.attn.q_norm.weight", "model.layers.0.self_attn.q_norm.weight", 4, 0},
+    {"model.layers.0.attn.k_norm.weight", "model.layers.0.self_attn.k_norm.weight", 4, 0},
+    {"model.layers.0.attn.s", "model.layers.0.self_attn.row_factor", 2, 0}, /* in fla (2,1) */
+    {"model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.gate_proj.weight", 6, 8},
+    {"model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight", 6, 8},
+    {"model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.down_proj.weight", 8, 6},
+};
+enum { N_FLA = sizeof fla_tensors / sizeof *fla_tensors };
+
+static const char fla_config[] =
+    "{\"model_type\":\"transformer\",\"attn_impl\":\"parallel_scaled_softpick_attn\",\"vocab_size\":7,\"hidden_size\":"
+    "8,"
+    "\"intermediate_size\":6,\"num_hidden_layers\":1,\"num_heads\":2,\"num_kv_heads\":1,\"qkv_bias\":true,\"qk_norm\":"
+    "true,"
+    "\"norm_eps\":1e-6,\"max_position_embeddings\":64,\"fuse_norm\":true,\"elementwise_affine\":true}";
+static const char same_config[] =
+    "{\"model_type\":\"softpick_llama\",\"attention_function\":\"softpick\",\"attention_row_factor\":true,\"vocab_"
+    "size\":7,"
+    "\"hidden_size\":8,\"intermediate_size\":6,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"num_key_value_"
+    "heads\":1,"
+    "\"qkv_bias\":true,\"qk_norm\":true,\"qk_norm_eps\":1e-5,\"max_position_embeddings\":64}";
+
+/* Logits after nine tokens of the model in fla's words, with what its files hold beside, or in LLaMA's. */
+static void fla_logits(float logits[7], const char *place, bool fla) {
+    static float numbers[N_FLA][64], logn[5] = {0};
+    sp_named_tensor named[N_FLA + 1];
+    for (int i = 0; i < N_FLA; i++) {
+        const fla_tensor *t = &fla_tensors[i];
+        bool factor = fla && strcmp(t->fla, "model.layers.0.attn.s") == 0;
+        int64_t shape[] = {t->rows, factor ? 1 : t->columns};
+        for (uint64_t j = 0; j < 64; j++) numbers[i][j] = (float)sp_random_normal(6, (uint64_t)i, j);
+        named[i].name = fla ? t->fla : t->llama;
+        named[i].tensor = sp_tensor_view(numbers[i], SP_DTYPE_F32, t->columns || factor ? 2 : 1, shape);
+    }
+    named[N_FLA].name = "model.layers.0.attn.logn";
+    named[N_FLA].tensor = sp_tensor_view(logn, SP_DTYPE_F32, 3, (int64_t[]){5, 1, 1});
+    const char *folder = path_in(place, fla ? "fla" : "llama");
+    sp_checkpoint_content content = {
+        .config = fla ? fla_config : same_config, .tensors = named, .n_tensors = N_FLA + fla};
+    if (sp_checkpoint_write(folder, &content) != SP_OK) fail_msg("%s", sp_last_message());
+    sp_model *model = open_model(folder);
+    sp_cache *cache;
+    const int32_t tokens[] = {1, 6, 3, 0, 2, 2, 5, 4, 1};
+    assert_int_equal(sp_cache_new(&cache, model, 9), SP_OK);
+    assert_int_equal(sp_model_decode(model, cache, tokens, 9, logits), SP_OK);
+    sp_cache_free(cache);
+    sp_model_free(model);
+}
+
+static void a_model_in_flas_words_is_the_same_model(void **state) {
+    float fla[7], llama[7];
+    fla_logits(fla, *state, true);
+    fla_logits(llama, *state, false);
+    assert_memory_equal(fla, llama, sizeof fla);
 }
 
 /* ---- tensors that do not fit ------------------------------------------------------------------------------------- */
@@ -244,6 +322,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(models_of_transformers_give_its_logits),
         cmocka_unit_test(published_model_gives_what_is_known_of_it),
+        cmocka_unit_test(a_model_in_flas_words_is_the_same_model),
         cmocka_unit_test(tensors_that_do_not_fit_are_named),
         cmocka_unit_test(sizes_that_lie_cost_nothing),
         cmocka_unit_test(tensors_that_follow_from_the_config_are_passed_over),
