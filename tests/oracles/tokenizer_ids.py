@@ -94,6 +94,8 @@ class HuggingFace:
 
     def __init__(self, path):
         self.tokenizer = Tokenizer.from_file(str(path))
+        self.tokenizer.no_padding()  # as transformers does unless it is asked to pad or cut
+        self.tokenizer.no_truncation()
 
     def encode(self, texts, flags):
         self.tokenizer.encode_special_tokens = not flags & SPECIAL
@@ -130,6 +132,18 @@ def unpacked(path, folder):
         return path
     to = folder / f"{path.parent.name}-{path.stem}"
     subprocess.run(["zstd", "-dqf", str(path), "-o", str(to)], check=True)
+    return to
+
+
+def keeping_spaces(model, folder):
+    """The model without the rule that drops spaces at ends and in rows: llama2.c's files do not tell of it."""
+    from transformers.utils import sentencepiece_model_pb2_new as protobuf
+
+    proto = protobuf.ModelProto()
+    proto.ParseFromString(model.read_bytes())
+    proto.normalizer_spec.remove_extra_whitespaces = False
+    to = folder / f"{model.stem}-spaces.model"
+    to.write_bytes(proto.SerializeToString())
     return to
 
 
@@ -197,10 +211,10 @@ def cases(data, folder):
     models = [("llama2-model", "llama2/tokenizer.model", "llama2/tokenizer.model"), ("llama2-bin", "llama2/tokenizer.bin", "llama2/tokenizer.model"),
               ("mistral-v1-model", "mistral/tokenizer.model.v1", "mistral/tokenizer.model.v1"),
               ("mistral-v3-model", "mistral/tokenizer.model.v3", "mistral/tokenizer.model.v3"),
-              ("stories-model", "stories/tok512.model", "stories/tok512.model"), ("stories-bin", "stories/tok512.bin", "stories/tok512.model"),
-              ("llama2-gguf", "llamacpp-vectors/ggml-vocab-llama-spm.gguf", "llama2/tokenizer.model")]
+              ("stories-model", "stories/tok512.model", "stories/tok512.model"), ("llama2-gguf", "llamacpp-vectors/ggml-vocab-llama-spm.gguf", "llama2/tokenizer.model")]
     for name, mine, original in models:
         yield name, file(mine), file(original), SentencePiece
+    yield "stories-bin", file("stories/tok512.bin"), lambda: keeping_spaces(at / "stories/tok512.model", folder), SentencePiece
     yield "gpt2-gguf", file("llamacpp-vectors/ggml-vocab-gpt-2.gguf.zst"), file("gpt2/tokenizer.json.zst"), HuggingFace
 
 
