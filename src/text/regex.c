@@ -74,27 +74,59 @@ static sp_status add_page(sp_regex *regex, int64_t at, const uint8_t page[PAGE_C
     return SP_OK;
 }
 
-/* Bit `set` in the words of all its characters from `first` on. */
-static void mark_set(uint64_t words[PAGE_CODES], uint32_t first, const sp_code_set *sets, int set, int64_t *range) {
-    const sp_code_set *of = &sets[set];
+/* What stands on a page: the sets that hold all of it, and for each character the others. */
+typedef struct page_sets {
+    uint32_t first;
+    uint64_t all, some[PAGE_CODES]; /* bit i: set i */
+    bool is_mixed;                  /* `some` is not 0 throughout */
+} page_sets;
+
+/* `range`: the first one of the set that may reach the page. */
+static void add_set(page_sets *page, const sp_code_set *of, int set, int64_t *range) {
+    uint32_t first = page->first, last = first + PAGE_CODES - 1;
+    uint64_t bit = UINT64_C(1) << set;
     while (*range < of->n && of->ranges[*range].last < first) ++*range;
-    for (int64_t i = *range; i < of->n && of->ranges[i].first < first + PAGE_CODES; i++) {
-        uint32_t a = of->ranges[i].first > first ? of->ranges[i].first - first : 0;
-        for (; a < PAGE_CODES && first + a <= of->ranges[i].last; a++) words[a] |= UINT64_C(1) << set;
+    for (int64_t i = *range; i < of->n && of->ranges[i].first <= last; i++) {
+        sp_code_range in = of->ranges[i];
+        if (in.first <= first && in.last >= last) {
+            page->all |= bit;
+            return;
+        }
+        page->is_mixed = true;
+        for (uint32_t c = in.first > first ? in.first : first; c <= last && c <= in.last; c++)
+            page->some[c - first] |= bit;
     }
 }
 
+static sp_status find_page(sp_regex *regex, const page_sets *from, uint8_t page[PAGE_CODES]) {
+    uint8_t kind = 0;
+    for (uint8_t i = 0; i < PAGE_CODES; i++) {
+        if (i == 0 || from->some[i] != from->some[i - 1]) SP_TRY(find_kind(regex, from->all | from->some[i], &kind));
+        page[i] = kind;
+    }
+    return SP_OK;
+}
+
+/* Pages on which all characters are of one kind are most, and kept at hand. */
 static sp_status find_kinds(sp_regex *regex, const sp_regex_sets *sets) {
-    int64_t ranges[SP_REGEX_SETS_MAX] = {0}; /* where each set is looked at */
-    for (uint32_t at = 0; at < N_PAGES; at++) {
-        uint64_t words[PAGE_CODES] = {0};
-        uint8_t page[PAGE_CODES], kind = 0;
-        for (int i = 0; i < sets->n; i++) mark_set(words, at * PAGE_CODES, sets->items, i, &ranges[i]);
-        for (uint8_t i = 0; i < PAGE_CODES; i++) {
-            if (at > 0 && (i == 0 || words[i] != words[i - 1])) SP_TRY(find_kind(regex, words[i], &kind));
-            page[i] = at == 0 ? i : kind; /* ASCII is itself */
+    int64_t ranges[SP_REGEX_SETS_MAX] = {0}, plain[FIRST_KIND + KINDS_MAX] = {0}; /* of a kind: its page, plus 1 */
+    uint8_t codes[PAGE_CODES];
+    for (int i = 0; i < PAGE_CODES; i++) codes[i] = (uint8_t)i; /* ASCII is itself */
+    SP_TRY(add_page(regex, 0, codes));
+    for (uint32_t at = 1; at < N_PAGES; at++) {
+        page_sets page = {.first = at * PAGE_CODES};
+        uint8_t kind = 0;
+        for (int i = 0; i < sets->n; i++) add_set(&page, &sets->items[i], i, &ranges[i]);
+        if (!page.is_mixed) {
+            SP_TRY(find_kind(regex, page.all, &kind));
+            if (plain[kind]) {
+                regex->pages[at] = (uint16_t)(plain[kind] - 1);
+                continue;
+            }
         }
-        SP_TRY(add_page(regex, at, page));
+        SP_TRY(find_page(regex, &page, codes));
+        SP_TRY(add_page(regex, at, codes));
+        if (!page.is_mixed) plain[kind] = regex->pages[at] + 1;
     }
     return SP_OK;
 }
