@@ -51,6 +51,11 @@ expect 3 eval run --tasks arc_easy --data data
 says err "data/arc_easy_test.jsonl, line 1501: not JSON"
 one_line
 sed -i '$d' data/arc_easy_test.jsonl
+echo "{\"question\": " >data/broken.jsonl
+sed "s/stems.jsonl/broken.jsonl/" data/stems.json >data/broken.json
+expect 3 eval run --tasks arc_easy --task-file data/broken.json --data data
+says err "data/broken.jsonl, line 1: not JSON" # before the first task has begun
+one_line
 expect 3 eval run --task-file data/missing.json
 one_line
 

@@ -1,5 +1,5 @@
-/* An evaluation: what is asked for is checked, then tasks run one after another (task_run.c) and their results become one
- * document (outcome.c). */
+/* An evaluation: what is asked for is checked, all data is read (task_data.c), so that a broken line is told before hours of
+ * work; then tasks run one after another (task_run.c) and their results become one document (outcome.c). */
 #define _GNU_SOURCE
 #include "softpick/evaluate.h"
 
@@ -60,13 +60,16 @@ static sp_status check_options(const sp_evaluate_options *options) {
 
 typedef struct task_list {
     const sp_task **items;
+    sp_task_data *data; /* of each, once it is read */
     int64_t n;
     sp_task_file_task **files;
     int64_t n_files;
 } task_list;
 
 static void close_tasks(task_list *list) {
+    for (int64_t i = 0; list->data && i < list->n; i++) sp_task_data_clear(&list->data[i]);
     for (int64_t i = 0; i < list->n_files; i++) sp_task_file_close(list->files[i]);
+    free(list->data);
     free(list->files);
     free(list->items);
     *list = (task_list){0};
@@ -84,9 +87,11 @@ static sp_status open_tasks(task_list *list, const sp_evaluate_options *options)
     *list = (task_list){0};
     int64_t n = options->n_tasks + options->n_task_files;
     list->items = calloc((size_t)n, sizeof *list->items);
+    list->data = calloc((size_t)n, sizeof *list->data);
     list->files = calloc((size_t)n, sizeof *list->files);
     sp_status status = SP_OK;
-    SP_REQUIRE_OR_DONE(list->items && list->files, SP_OUT_OF_MEMORY, "no memory for %" PRId64 " tasks", n);
+    SP_REQUIRE_OR_DONE(list->items && list->data && list->files, SP_OUT_OF_MEMORY, "no memory for %" PRId64 " tasks",
+                       n);
     for (int64_t i = 0; i < options->n_tasks; i++) {
         const sp_task *task;
         SP_TRY_OR_DONE(sp_task_find(&task, options->tasks[i]));
@@ -159,13 +164,13 @@ static sp_score_counts counts_since(sp_score_counts now, sp_score_counts before)
 }
 
 static sp_status run_task(sp_outcomes *results, sp_evaluation *evaluation, const sp_task *task,
-                          const sp_result_place *place) {
+                          const sp_task_data *data, const sp_result_place *place) {
     double began = seconds_now();
     sp_score_counts before = evaluation->counts;
     sp_task_outcome outcome = {0};
     sp_task_facts facts = {0};
     sp_status status = task->kind->run ? task->kind->run(&outcome, evaluation, task)
-                                       : sp_task_run(&outcome, &facts, evaluation, task, place);
+                                       : sp_task_run(&outcome, &facts, evaluation, task, data, place);
     if (status == SP_OK) {
         facts.seconds = seconds_now() - began;
         facts.counts = counts_since(evaluation->counts, before);
@@ -217,9 +222,11 @@ sp_status sp_evaluate(sp_model *model, const sp_tokenizer *tokenizer, const sp_e
     sp_result_place place;
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(open_evaluation(&evaluation, model, tokenizer, options));
+    SP_TRY_OR_DONE(sp_task_data_read(list.data, list.items, list.n, options));
     SP_TRY_OR_DONE(open_place(&place, options));
     SP_TRY_OR_DONE(sp_outcomes_open(&results));
-    for (int64_t i = 0; i < list.n; i++) SP_TRY_OR_DONE(run_task(&results, &evaluation, list.items[i], &place));
+    for (int64_t i = 0; i < list.n; i++)
+        SP_TRY_OR_DONE(run_task(&results, &evaluation, list.items[i], &list.data[i], &place));
     SP_TRY_OR_DONE(sp_outcomes_finish(&results, &evaluation, seconds_now() - began));
     SP_TRY_OR_DONE(sp_outcomes_format(&results, json));
     if (*place.folder) status = write_results(&place, *json, &list);

@@ -76,10 +76,10 @@ static double rate(int64_t n, double seconds) { return seconds > 0 ? (double)n /
 
 /* Our own facts of a task; takes `extra` over. */
 static json_t *describe_facts(const sp_task_facts *facts, json_t *extra) {
-    json_t *own = json_pack("{s:s?, s:s?, s:f, s:I, s:I, s:f}", "file", *facts->file ? facts->file : NULL, "examples",
-                            *facts->examples ? facts->examples : NULL, "seconds", facts->seconds, "tokens",
-                            (json_int_t)facts->counts.n_read, "tokens_computed", (json_int_t)facts->counts.n_computed,
-                            "tokens_per_second", rate(facts->counts.n_read, facts->seconds));
+    json_t *own = json_pack("{s:s?, s:s?, s:f, s:I, s:I, s:f}", "file", facts->file, "examples", facts->examples,
+                            "seconds", facts->seconds, "tokens", (json_int_t)facts->counts.n_read, "tokens_computed",
+                            (json_int_t)facts->counts.n_computed, "tokens_per_second",
+                            rate(facts->counts.n_read, facts->seconds));
     if (extra) json_object_update(own, extra);
     json_decref(extra);
     return own;

@@ -6,9 +6,9 @@
 
 /* Numbers of one task beside its metrics. */
 typedef struct sp_task_facts {
-    char file[4096];     /* that was read; "": several or none */
-    char examples[4096]; /* the file of few-shot examples; "": there are none */
-    char hash[65];       /* of the samples; "": these were not written */
+    const char *file;     /* that was read; NULL: several or none */
+    const char *examples; /* the file of few-shot examples; NULL: there are none */
+    char hash[65];        /* of the samples; "": these were not written */
     int64_t n_fewshot;
     double seconds;
     sp_score_counts counts;

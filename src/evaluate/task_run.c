@@ -1,4 +1,4 @@
-/* One task: its documents are read, asked about, judged.
+/* One task: its documents are asked about and judged.
  *
  * Documents go through the model in lots of a fixed number of bytes, so that results do not depend on time; after each lot
  * its answers are written down, for a run that is interrupted to go on from.  While a GPU works on a lot, the next one is
@@ -15,8 +15,6 @@
 
 #include "base/file.h"
 #include "base/sha256.h"
-#include "evaluate/document.h"
-#include "evaluate/fewshot.h"
 #include "evaluate/metric.h"
 #include "evaluate/samples.h"
 #include "evaluate/unfinished.h"
@@ -29,58 +27,23 @@ enum { LOT_BYTES_HOST = 1 << 16, LOT_BYTES_DEVICE = 1 << 22, FIRST_LOT_BYTES_DEV
 typedef struct task_run {
     sp_evaluation *evaluation;
     const sp_task *task;
-    sp_task_facts *facts;
-    sp_documents documents;
-    int64_t n; /* documents asked: the first n */
-    char **examples;
+    const sp_task_data *data;
     sp_answer *answers;
     sp_metric_value *values;
     sp_unfinished unfinished;
 } task_run;
 
 static void close_run(task_run *run) {
-    for (int64_t i = 0; run->examples && i < run->n; i++) free(run->examples[i]);
-    free(run->examples);
     free(run->answers);
     free(run->values);
     sp_unfinished_close(&run->unfinished);
-    sp_documents_clear(&run->documents);
-}
-
-static const char *folder_of(const task_run *run) {
-    return run->task->folder ? run->task->folder : run->evaluation->options->data;
-}
-
-static sp_status draw_examples(task_run *run) {
-    const sp_evaluate_options *options = run->evaluation->options;
-    if (options->n_fewshot == 0 || !run->task->kind->takes_examples) return SP_OK;
-    sp_documents pool = {0};
-    const sp_task_file *file, *files = run->task->example_files;
-    const char *folder = folder_of(run);
-    bool own = files[0].path && sp_task_file_find(run->facts->examples, &file, run->task, files, folder) == SP_OK;
-    sp_status status = SP_OK;
-    if (own) SP_TRY_OR_DONE(sp_documents_read(&pool, run->task, file, run->facts->examples, folder));
-    if (!own) memcpy(run->facts->examples, run->facts->file, sizeof run->facts->file);
-    run->examples = calloc((size_t)run->n, sizeof *run->examples);
-    SP_REQUIRE_OR_DONE(run->examples, SP_OUT_OF_MEMORY, "no memory for few-shot examples");
-    status = sp_fewshot_draw(run->examples, run->task, &run->documents, run->n, own ? &pool : NULL, options->n_fewshot,
-                             options->compat);
-done:
-    sp_documents_clear(&pool);
-    return status;
 }
 
 static sp_status open_run(task_run *run) {
-    int64_t limit = run->evaluation->options->limit, n_answers = 0;
-    const sp_task_file *file;
-    const char *folder = folder_of(run);
-    SP_TRY(sp_task_file_find(run->facts->file, &file, run->task, run->task->files, folder));
-    SP_TRY(sp_documents_read(&run->documents, run->task, file, run->facts->file, folder));
-    run->n = limit > 0 && limit < run->documents.n ? limit : run->documents.n;
-    for (int64_t i = 0; i < run->n; i++) n_answers += run->documents.items[i].n_answers;
-    SP_TRY(draw_examples(run));
+    int64_t n_answers = 0;
+    for (int64_t i = 0; i < run->data->n; i++) n_answers += run->data->documents.items[i].n_answers;
     run->answers = calloc((size_t)n_answers + 1, sizeof *run->answers);
-    run->values = calloc((size_t)(run->n * sp_task_n_metrics(run->task)) + 1, sizeof *run->values);
+    run->values = calloc((size_t)(run->data->n * sp_task_n_metrics(run->task)) + 1, sizeof *run->values);
     SP_REQUIRE(run->answers && run->values, SP_OUT_OF_MEMORY, "no memory for %" PRId64 " answers", n_answers);
     return SP_OK;
 }
@@ -101,9 +64,9 @@ static void make_key(char key[65], const task_run *run) {
     hash_text(&hash, options->model_key ? options->model_key : options->model_name);
     hash_text(&hash, run->task->name);
     hash_text(&hash, run->task->delimiter ? run->task->delimiter : " ");
-    for (int64_t i = 0; i < run->n; i++) {
-        const sp_document *document = &run->documents.items[i];
-        if (run->examples) hash_text(&hash, run->examples[i]);
+    for (int64_t i = 0; i < run->data->n; i++) {
+        const sp_document *document = &run->data->documents.items[i];
+        if (run->data->examples) hash_text(&hash, run->data->examples[i]);
         for (int64_t j = 0; j < document->contexts.n; j++) hash_text(&hash, document->contexts.items[j]);
         for (int64_t j = 0; j < document->continuations.n; j++) hash_text(&hash, document->continuations.items[j]);
     }
@@ -111,8 +74,8 @@ static void make_key(char key[65], const task_run *run) {
 }
 
 static int64_t bytes_of(const task_run *run, int64_t i) {
-    const sp_document *document = &run->documents.items[i];
-    int64_t n = run->examples ? (int64_t)strlen(run->examples[i]) : 0;
+    const sp_document *document = &run->data->documents.items[i];
+    int64_t n = run->data->examples ? (int64_t)strlen(run->data->examples[i]) : 0;
     for (int64_t j = 0; j < document->contexts.n; j++) n += (int64_t)strlen(document->contexts.items[j]);
     for (int64_t j = 0; j < document->continuations.n; j++) n += (int64_t)strlen(document->continuations.items[j]);
     return n;
@@ -123,7 +86,8 @@ static int64_t count_lot(const task_run *run, int64_t first) {
     bool on_device = sp_model_device(run->evaluation->model) != 0;
     int64_t most = !on_device ? LOT_BYTES_HOST : first == 0 ? FIRST_LOT_BYTES_DEVICE : LOT_BYTES_DEVICE;
     int64_t n = 0;
-    for (int64_t bytes = 0; first + n < run->n && (n == 0 || bytes < most); n++) bytes += bytes_of(run, first + n);
+    for (int64_t bytes = 0; first + n < run->data->n && (n == 0 || bytes < most); n++)
+        bytes += bytes_of(run, first + n);
     return n;
 }
 
@@ -142,15 +106,15 @@ typedef struct document_lot {
 static int prepare(void *user) {
     document_lot *lot = user;
     const task_run *run = lot->run;
-    lot->status = run->task->kind->ask(&lot->requests, run->evaluation, run->task, &run->documents, lot->first, lot->n,
-                                       run->examples ? run->examples + lot->first : NULL);
+    lot->status = run->task->kind->ask(&lot->requests, run->evaluation, run->task, &run->data->documents, lot->first,
+                                       lot->n, run->data->examples ? run->data->examples + lot->first : NULL);
     if (lot->status != SP_OK) snprintf(lot->message, sizeof lot->message, "%s", sp_last_message());
     return 0;
 }
 
 static void begin_lot(document_lot *lot, task_run *run, int64_t first) {
     *lot = (document_lot){.run = run, .first = first, .n = count_lot(run, first)};
-    for (int64_t i = first; i < first + lot->n; i++) lot->n_answers += run->documents.items[i].n_answers;
+    for (int64_t i = first; i < first + lot->n; i++) lot->n_answers += run->data->documents.items[i].n_answers;
     bool aside = first > 0 && sp_model_device(run->evaluation->model);
     lot->has_thread = lot->n > 0 && aside && thrd_create(&lot->thread, prepare, lot) == thrd_success;
 }
@@ -177,7 +141,7 @@ static int report_progress(void *user, const char *what, int64_t done, int64_t t
     const sp_evaluate_options *options = lot->run->evaluation->options;
     if (!options->progress) return 0;
     int64_t share = total > 0 ? lot->n * done / total : 0;
-    return options->progress(options->progress_user, lot->run->task->name, lot->first + share, lot->run->n);
+    return options->progress(options->progress_user, lot->run->task->name, lot->first + share, lot->run->data->n);
 }
 
 static sp_status answer_lot(document_lot *lot, sp_answer *answers) {
@@ -203,7 +167,7 @@ static sp_status keep_lot(const document_lot *lot, const sp_answer *answers) {
     sp_unfinished *unfinished = &lot->run->unfinished;
     if (!unfinished->file) return SP_OK;
     for (int64_t i = lot->first; i < lot->first + lot->n; i++) {
-        int64_t n = lot->run->documents.items[i].n_answers;
+        int64_t n = lot->run->data->documents.items[i].n_answers;
         SP_TRY(sp_unfinished_add(unfinished, i, n, answers));
         answers += n;
     }
@@ -239,9 +203,10 @@ static sp_status answer_all(task_run *run, const sp_result_place *place) {
         char key[65];
         make_key(key, run);
         SP_TRY(sp_unfinished_open(&run->unfinished, place->folder, run->task->name, key,
-                                  run->evaluation->options->resume, &run->documents, run->n, answers, &n_done));
+                                  run->evaluation->options->resume, &run->data->documents, run->data->n, answers,
+                                  &n_done));
     }
-    for (int64_t i = 0; i < n_done; i++) answers += run->documents.items[i].n_answers;
+    for (int64_t i = 0; i < n_done; i++) answers += run->data->documents.items[i].n_answers;
     return answer_from(run, n_done, answers);
 }
 
@@ -251,10 +216,11 @@ static sp_status add_metric(json_t *metrics, const task_run *run, int64_t m, int
     const sp_metric *metric = sp_metric_find(run->task->metrics[m]);
     const sp_metric_value *values = run->values + m;
     double error;
-    SP_TRY(sp_metric_error_of(&error, metric, values, run->n, stride, run->evaluation->options->bootstrap_iterations));
+    SP_TRY(sp_metric_error_of(&error, metric, values, run->data->n, stride,
+                              run->evaluation->options->bootstrap_iterations));
     char key[64];
     snprintf(key, sizeof key, "%s,none", metric->name);
-    json_object_set_new(metrics, key, sp_json_number(sp_metric_value_of(metric, values, run->n, stride)));
+    json_object_set_new(metrics, key, sp_json_number(sp_metric_value_of(metric, values, run->data->n, stride)));
     snprintf(key, sizeof key, "%s_stderr,none", metric->name);
     json_t *shown = isfinite(error) ? json_real(error) : json_string("N/A");
     SP_REQUIRE(json_object_set_new(metrics, key, shown) == 0, SP_OUT_OF_MEMORY, "no memory for results");
@@ -264,33 +230,37 @@ static sp_status add_metric(json_t *metrics, const task_run *run, int64_t m, int
 static sp_status judge_all(sp_task_outcome *outcome, task_run *run) {
     int64_t n_metrics = sp_task_n_metrics(run->task);
     const sp_answer *answers = run->answers;
-    for (int64_t i = 0; i < run->n; i++) {
-        const sp_document *document = &run->documents.items[i];
+    for (int64_t i = 0; i < run->data->n; i++) {
+        const sp_document *document = &run->data->documents.items[i];
         run->task->kind->judge(run->values + i * n_metrics, run->task, document, answers);
         answers += document->n_answers;
     }
-    *outcome = (sp_task_outcome){.metrics = json_object(), .n_original = run->documents.n, .n_effective = run->n};
+    *outcome =
+        (sp_task_outcome){.metrics = json_object(), .n_original = run->data->documents.n, .n_effective = run->data->n};
     for (int64_t m = 0; m < n_metrics; m++) SP_TRY(add_metric(outcome->metrics, run, m, n_metrics));
     return SP_OK;
 }
 
-static sp_status write_samples(const task_run *run, const sp_result_place *place) {
+static sp_status write_samples(char hash[65], const task_run *run, const sp_result_place *place) {
     char name[256], path[4096];
     snprintf(name, sizeof name, "samples_%s_%s.jsonl", run->task->name, place->time_name);
     SP_TRY(sp_path_join(path, sizeof path, place->folder, name));
-    sp_answered answered = {run->task, &run->documents, run->n, run->examples, run->answers, run->values};
-    return sp_samples_write(run->facts->hash, path, &answered);
+    const sp_task_data *data = run->data;
+    sp_answered answered = {run->task, &data->documents, data->n, data->examples, run->answers, run->values};
+    return sp_samples_write(hash, path, &answered);
 }
 
 sp_status sp_task_run(sp_task_outcome *outcome, sp_task_facts *facts, sp_evaluation *evaluation, const sp_task *task,
-                      const sp_result_place *place) {
-    task_run run = {.evaluation = evaluation, .task = task, .facts = facts};
+                      const sp_task_data *data, const sp_result_place *place) {
+    task_run run = {.evaluation = evaluation, .task = task, .data = data};
     facts->n_fewshot = task->kind->takes_examples ? evaluation->options->n_fewshot : 0;
+    facts->file = data->file;
+    facts->examples = *data->example_file ? data->example_file : NULL;
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(open_run(&run));
     SP_TRY_OR_DONE(answer_all(&run, place));
     SP_TRY_OR_DONE(judge_all(outcome, &run));
-    if (*place->folder && evaluation->options->samples) status = write_samples(&run, place);
+    if (*place->folder && evaluation->options->samples) status = write_samples(facts->hash, &run, place);
 done:
     close_run(&run);
     return status;
