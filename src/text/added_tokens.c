@@ -6,10 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/unicode_set.h"
 #include "text/utf8.h"
-#if SP_WITH_UTF8PROC
-#include <utf8proc.h>
-#endif
 
 /* Children of a node are a list through `sibling`; 0 is no node, as the root is nobody's child. */
 typedef struct node {
@@ -24,6 +22,7 @@ struct sp_added_tokens {
     node *nodes;
     int32_t n_nodes;
     int32_t first[256]; /* the root's children */
+    sp_code_set words;  /* characters of words, where some token must stand alone */
 };
 
 /* ---- making ---- */
@@ -76,31 +75,34 @@ sp_status sp_added_tokens_new(sp_added_tokens **out, const sp_added_token *token
     if (n > 0) memcpy(set->tokens, tokens, (size_t)n * sizeof *tokens);
     set->n_tokens = n;
     set->n_nodes = 1;
-    for (int32_t i = 0; i < n; i++) add_token(set, i);
-    *out = set;
-    return SP_OK;
+    bool known = true, alone = false;
+    for (int32_t i = 0; i < n; i++) {
+        add_token(set, i);
+        alone |= tokens[i].single_word;
+    }
+    sp_status status = alone ? sp_code_set_add_named(&set->words, "rust word", 9, &known) : SP_OK;
+    if (status == SP_OK && !known) status = sp_fail(SP_INTERNAL, "no set of characters is named 'rust word'");
+    if (status == SP_OK)
+        *out = set;
+    else
+        sp_added_tokens_free(set);
+    return status;
 }
 
 void sp_added_tokens_free(sp_added_tokens *set) {
     if (!set) return;
     free(set->tokens);
     free(set->nodes);
+    sp_code_set_free(&set->words);
     free(set);
 }
 
 /* ---- what stands around a token ---- */
 
 static uint32_t character_at(const char *text, int64_t n_bytes) {
-    const uint8_t *b = (const uint8_t *)text;
-    switch (sp_utf8_next(text, n_bytes)) {
-    case 1: return b[0];
-    case 2: return (uint32_t)(b[0] & 0x1f) << 6 | (b[1] & 0x3f);
-    case 3: return (uint32_t)(b[0] & 0xf) << 12 | (uint32_t)(b[1] & 0x3f) << 6 | (b[2] & 0x3f);
-    case 4:
-        return (uint32_t)(b[0] & 7) << 18 | (uint32_t)(b[1] & 0x3f) << 12 | (uint32_t)(b[2] & 0x3f) << 6 |
-               (b[3] & 0x3f);
-    default: return 0xfffd;
-    }
+    uint32_t code;
+    sp_utf8_read(text, n_bytes, &code);
+    return code;
 }
 
 /* Bytes of the character that ends at `end` > 0. */
@@ -116,22 +118,11 @@ static bool is_space(uint32_t c) {
            c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-/* A letter, a mark, a decimal digit, a number of letters, a connector or a joiner. */
-static bool is_word(uint32_t c) {
-    if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
-#if SP_WITH_UTF8PROC
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return (category >= UTF8PROC_CATEGORY_LU && category <= UTF8PROC_CATEGORY_NL) || category == UTF8PROC_CATEGORY_PC ||
-           c == 0x200c || c == 0x200d;
-#else
-    return !is_space(c);
-#endif
-}
-
 static bool stands_alone(const sp_section_walk *walk, int64_t begin, int64_t end) {
     int64_t n = begin > 0 ? bytes_before(walk->text, begin) : 0;
-    if (n > 0 && is_word(character_at(walk->text + begin - n, n))) return false;
-    return end == walk->n_bytes || !is_word(character_at(walk->text + end, walk->n_bytes - end));
+    if (n > 0 && sp_code_set_holds(&walk->set->words, character_at(walk->text + begin - n, n))) return false;
+    return end == walk->n_bytes ||
+           !sp_code_set_holds(&walk->set->words, character_at(walk->text + end, walk->n_bytes - end));
 }
 
 static void take_spaces(const sp_section_walk *walk, const sp_added_token *token, sp_section *found) {

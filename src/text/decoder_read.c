@@ -1,7 +1,7 @@
 /* Decoders of a tokenizer.json: a table of the kinds that are known, each a step of the chain. */
-#include <stdio.h>
 #include <string.h>
 
+#include "text/component.h"
 #include "text/decoder.h"
 #include "text/utf8.h"
 
@@ -60,7 +60,9 @@ static const struct {
     {"Fuse", SP_DECODE_FUSE, read_plain},
     {"Strip", SP_DECODE_STRIP, read_strip},
     {"Metaspace", SP_DECODE_METASPACE, read_metaspace},
+    {"Sequence", SP_DECODE_FUSE, NULL}, /* is no step itself */
 };
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
 static sp_status read_sequence(decoding_reader *reader, const json_t *json) {
     const json_t *list = json_object_get(json, "decoders");
@@ -88,22 +90,14 @@ static bool is_fused(const sp_decoding *decoding) {
 }
 
 static sp_status read_component(decoding_reader *reader, const json_t *json) {
-    const char *type = json_string_value(json_object_get(json, "type"));
-    SP_REQUIRE(type, SP_BAD_FILE, "%s: decoder: a component without 'type'", reader->source);
-    if (strcmp(type, "Sequence") == 0) return read_sequence(reader, json);
-    char known[256];
-    int n = 0;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        n += snprintf(known + n, sizeof known - (size_t)n, "%s, ", kinds[i].type);
-        if (strcmp(kinds[i].type, type) != 0) continue;
-        sp_decode_step *step = NULL, fuse = {.kind = SP_DECODE_FUSE}, read = {.kind = kinds[i].kind};
-        read.fused = is_fused(reader->decoding);
-        SP_TRY(add_step(reader, &read, &step));
-        SP_TRY(kinds[i].read(reader, json, step));
-        return read.kind == SP_DECODE_BYTE_LEVEL ? add_step(reader, &fuse, &step) : SP_OK;
-    }
-    return sp_fail(SP_UNSUPPORTED, "%s: decoder '%.100s' is not supported (%sSequence are)", reader->source, type,
-                   known);
+    int64_t i;
+    SP_TRY(sp_component_find(&i, json, kinds, sizeof *kinds, N_KINDS, "decoder", reader->source));
+    if (!kinds[i].read) return read_sequence(reader, json);
+    sp_decode_step *step = NULL, fuse = {.kind = SP_DECODE_FUSE}, read = {.kind = kinds[i].kind};
+    read.fused = is_fused(reader->decoding);
+    SP_TRY(add_step(reader, &read, &step));
+    SP_TRY(kinds[i].read(reader, json, step));
+    return read.kind == SP_DECODE_BYTE_LEVEL ? add_step(reader, &fuse, &step) : SP_OK;
 }
 
 sp_status sp_decoding_read(sp_decoding *decoding, const json_t *json, const char *source) {

@@ -2,7 +2,8 @@
 #include "text/template.h"
 
 #include <stdbool.h>
-#include <stdio.h>
+
+#include "text/component.h"
 
 typedef struct template_reader {
     sp_token_list *before, *after;
@@ -93,22 +94,16 @@ static const struct {
     {"RobertaProcessing", read_bert},      {"BertProcessing", read_bert},
 };
 
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
 static sp_status read_component(template_reader *reader, const json_t *json) {
-    const char *type = json_string_value(json_object_get(json, "type"));
-    SP_REQUIRE(type, SP_BAD_FILE, "%s: post_processor: a component without 'type'", reader->source);
+    int64_t i;
     SP_REQUIRE(reader->depth < DEPTH_MAX, SP_BAD_FILE, "%s: post_processor: nested too deep", reader->source);
-    char known[256];
-    int n = 0;
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        n += snprintf(known + n, sizeof known - (size_t)n, "%s%s", i ? ", " : "", kinds[i].type);
-        if (strcmp(kinds[i].type, type) != 0) continue;
-        reader->depth++;
-        sp_status status = kinds[i].read(reader, json);
-        reader->depth--;
-        return status;
-    }
-    return sp_fail(SP_UNSUPPORTED, "%s: post_processor '%.100s' is not supported (%s are)", reader->source, type,
-                   known);
+    SP_TRY(sp_component_find(&i, json, kinds, sizeof *kinds, N_KINDS, "post_processor", reader->source));
+    reader->depth++;
+    sp_status status = kinds[i].read(reader, json);
+    reader->depth--;
+    return status;
 }
 
 sp_status sp_template_read(sp_token_list *before, sp_token_list *after, const json_t *json, const char *source) {
