@@ -79,6 +79,22 @@ static void uses_a_given_tokenizer(void **state) {
     assert_false(sp_file_exists(at("c/validation-00000.tokens")));
 }
 
+static void tokenizer_json_travels_with_the_shards(void **state) {
+    (void)state;
+    put_text("letters.json",
+             "{\"added_tokens\":[{\"id\":3,\"content\":\"</s>\",\"special\":true}],\"model\":{\"type\":\"BPE\","
+             "\"vocab\":{\"t\":0,\"h\":1,\"?\":2},\"merges\":[],\"unk_token\":\"?\",\"fuse_unk\":true}}");
+    assert_int_equal(run("--text - --tokenizer letters.json --out h -q <text.txt"), 0);
+    check_says("out", "4 pieces, letters.json");
+    assert_true(sp_file_exists(at("h/tokenizer.json")));
+    assert_int_equal(run("--text text.txt --tokenizer b/tokenizer.model --out h -q --force"), 0);
+    assert_false(sp_file_exists(at("h/tokenizer.json")));
+    check_fails("--text text.txt --tokenizer letters.json --out h -q", 2, "exists; --force replaces it");
+    put_text("broken.json", "{\"model\":{\"type\":\"WordLevel\"}}");
+    check_fails("--text text.txt --tokenizer broken.json --out i -q", 1,
+                "broken.json: model 'WordLevel' is not supported");
+}
+
 static void reads_standard_input(void **state) {
     (void)state;
     assert_int_equal(run("--text - --vocabulary 300 --out d <text.txt"), 0);
@@ -125,8 +141,11 @@ static void names_what_is_wrong(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(trains_and_encodes),   cmocka_unit_test(uses_a_given_tokenizer),
-        cmocka_unit_test(reads_standard_input), cmocka_unit_test(keeps_what_is_there),
+        cmocka_unit_test(trains_and_encodes),
+        cmocka_unit_test(uses_a_given_tokenizer),
+        cmocka_unit_test(tokenizer_json_travels_with_the_shards),
+        cmocka_unit_test(reads_standard_input),
+        cmocka_unit_test(keeps_what_is_there),
         cmocka_unit_test(names_what_is_wrong),
     };
     return cmocka_run_group_tests_name("text command", tests, set_up, remove_test_folder);

@@ -3,6 +3,8 @@
 #include "text_fixture.h"
 
 #include "base/json.h"
+#include "formats/gguf.h"
+#include "text/stream.h"
 #include "text/tokenizer.h"
 
 static const char *vector_path(const char *name) {
@@ -372,6 +374,111 @@ static void saved_sentencepiece_model_gives_the_same_tokens(void **state) {
     sp_tokenizer_free(model);
 }
 
+/* ---- GGUF ---- */
+
+/* The pieces of `few` as a GGUF file. */
+static const char *write_gguf(const char *name, const char *model, const char *pre) {
+    const char *texts[N_FEW] = {"<unk>",
+                                "<s>",
+                                "</s>",
+                                "<0x0A>",
+                                "\xe2\x96\x81",
+                                "a",
+                                "b",
+                                "ab",
+                                "\xe2\x96\x81"
+                                "a",
+                                "\xe2\x96\x81"
+                                "ab",
+                                "ba"};
+    int32_t types[N_FEW] = {2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 1};
+    float scores[N_FEW];
+    sp_gguf_writer *writer;
+    for (int i = 0; i < N_FEW; i++) scores[i] = few[i].score;
+    assert_ok(sp_gguf_writer_new(&writer, at(name)));
+    assert_ok(sp_gguf_add_text(writer, "general.architecture", "llama"));
+    assert_ok(sp_gguf_add_text(writer, "tokenizer.ggml.model", model));
+    assert_ok(sp_gguf_add_text(writer, "tokenizer.ggml.pre", pre));
+    assert_ok(sp_gguf_add_texts(writer, "tokenizer.ggml.tokens", texts, N_FEW));
+    assert_ok(sp_gguf_add_f32s(writer, "tokenizer.ggml.scores", scores, N_FEW));
+    assert_ok(sp_gguf_add_i32s(writer, "tokenizer.ggml.token_type", types, N_FEW));
+    assert_ok(sp_gguf_add_texts(writer, "tokenizer.ggml.merges", (const char *[]){"a b"}, 1));
+    assert_ok(sp_gguf_add_u32(writer, "tokenizer.ggml.bos_token_id", 1));
+    assert_ok(sp_gguf_add_u32(writer, "tokenizer.ggml.eos_token_id", 2));
+    assert_ok(sp_gguf_add_flag(writer, "tokenizer.ggml.add_eos_token", true));
+    assert_ok(sp_gguf_writer_finish(writer));
+    sp_gguf_writer_free(writer);
+    return at(name);
+}
+
+static void vocabulary_of_gguf_is_read(void **state) {
+    (void)state;
+    sp_tokenizer *tokenizer;
+    assert_ok(sp_tokenizer_open(&tokenizer, write_gguf("pieces.gguf", "llama", "default")));
+    check_ids(tokenizer, "aba", SP_ENCODE_TEMPLATE, (int32_t[]){1, 9, 5, 2}, 4);
+    sp_tokenizer_free(tokenizer);
+    assert_ok(sp_tokenizer_open(&tokenizer, write_gguf("bytes.gguf", "gpt2", "gpt-2")));
+    check_ids(tokenizer, "aba", SP_ENCODE_PLAIN, (int32_t[]){7, 5}, 2);
+    sp_tokenizer_free(tokenizer);
+    assert_fails(sp_tokenizer_open(&tokenizer, write_gguf("other.gguf", "gpt2", "tekken")), SP_UNSUPPORTED,
+                 "tokenizer.ggml.pre 'tekken' is not supported");
+    assert_fails(sp_tokenizer_open(&tokenizer, write_gguf("kind.gguf", "bert", "default")), SP_UNSUPPORTED,
+                 "tokenizer.ggml.model 'bert' is not supported");
+}
+
+/* ---- llama.cpp's vectors ---- */
+
+/* The data's file, without the compression of those that end in .zst. */
+static const char *unpacked(const char *name, const char *as) {
+    sp_stream *stream;
+    sp_bytes bytes = {0};
+    int64_t n;
+    assert_ok(sp_stream_open(&stream, data_file(name)));
+    do {
+        assert_ok(sp_bytes_reserve(&bytes, 1 << 16));
+        assert_ok(sp_stream_read(stream, bytes.data + bytes.n, 1 << 16, &n));
+        bytes.n += n;
+    } while (n > 0);
+    sp_stream_close(stream);
+    const char *path = put(as, bytes.data, bytes.n);
+    sp_bytes_free(&bytes);
+    return path;
+}
+
+static void check_vectors(const char *tokenizer_path, const char *name) {
+    static const char between[] = "\n__ggml_vocab_test__\n";
+    char file[256], *inputs, *outputs;
+    sp_tokenizer *tokenizer;
+    assert_ok(sp_tokenizer_open(&tokenizer, tokenizer_path));
+    snprintf(file, sizeof file, "tokenizer/llamacpp-vectors/ggml-vocab-%s.gguf.inp", name);
+    assert_ok(sp_file_read(data_file(file), &inputs, NULL));
+    memcpy(file + strlen(file) - 3, "out", 3);
+    assert_ok(sp_file_read(data_file(file), &outputs, NULL));
+    int n = 0;
+    char *input = inputs, *output = outputs;
+    for (char *end; (end = strstr(input, between)); input = end + sizeof between - 1, n++) {
+        int32_t ids[1024];
+        int64_t n_ids = 0;
+        for (; *output != '\n'; n_ids++) ids[n_ids] = (int32_t)strtol(output, &output, 10);
+        output++;
+        *end = 0;
+        check_ids(tokenizer, input, SP_ENCODE_PLAIN, ids, n_ids);
+    }
+    assert_true(n >= 46);
+    free(inputs);
+    free(outputs);
+    sp_tokenizer_free(tokenizer);
+}
+
+static void published_ids_come_from_every_form(void **state) {
+    (void)state;
+    check_vectors(data_file("tokenizer/llama2/tokenizer.bin"), "llama-spm");
+    check_vectors(data_file("tokenizer/llamacpp-vectors/ggml-vocab-llama-spm.gguf"), "llama-spm");
+    check_vectors(unpacked("tokenizer/llama2/tokenizer.json.zst", "llama2.json"), "llama-spm");
+    check_vectors(unpacked("tokenizer/gpt2/tokenizer.json.zst", "gpt2.json"), "gpt-2");
+    check_vectors(unpacked("tokenizer/llamacpp-vectors/ggml-vocab-gpt-2.gguf.zst", "gpt2.gguf"), "gpt-2");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(families_agree_with_hugging_face),
@@ -383,6 +490,8 @@ int main(void) {
         cmocka_unit_test(tokenizer_bin_is_read),
         cmocka_unit_test(damaged_tokenizer_bin_is_refused),
         cmocka_unit_test(saved_sentencepiece_model_gives_the_same_tokens),
+        cmocka_unit_test(vocabulary_of_gguf_is_read),
+        cmocka_unit_test(published_ids_come_from_every_form),
     };
     return cmocka_run_group_tests_name("text tokenizer.json", tests, make_test_folder, remove_test_folder);
 }
