@@ -88,9 +88,9 @@ END
 grep largest out
 
 # ---- measures and texts ----
-expect 0 measure whole --data shards --length 64 --samples 8 --device cuda --json
+expect 0 measure whole --data shards --length 64 --samples 8 --measures all --device cuda --json
 cp out gpu.json
-expect 0 measure whole --data shards --length 64 --samples 8 --dtype bf16 --json
+expect 0 measure whole --data shards --length 64 --samples 8 --measures all --dtype bf16 --json
 cp out cpu.json
 last="softpick measure on the GPU and on the CPU"
 python <<'END'

@@ -326,7 +326,7 @@ static char *help_text(int key, const char *text, void *input) {
     fputs("All others: attention softmax,softpick, schedule cosine, device cpu, dtype auto, adam-eps 1e-15, "
           "validation-fraction "
           "0.05, "
-          "samples 32, no tasks, seed 1.\n",
+          "samples 32, measures all, no tasks, seed 1.\n",
           stream);
     fputs("\nExamples:\n"
           "  softpick study --text book.txt --out study\n"

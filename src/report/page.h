@@ -47,8 +47,8 @@ typedef struct sp_page_heat {
     const json_t *row_names, *column_names; /* NULL: counted from 0 */
 } sp_page_heat;
 void sp_page_write_heat(FILE *page, const sp_results_model *model, const sp_page_heat *heat);
-/* A figure with such a table of each model, from the measure's "per_layer_head"; `style` without rows. */
-void sp_page_write_heads(FILE *page, const sp_results *results, const char *measure, const char *caption,
+/* A figure with such a table of each model, from "per_layer_head" of the measure `name`; `style` without rows. */
+void sp_page_write_heads(FILE *page, const sp_results *results, const char *name, const char *caption,
                          const sp_page_heat *style);
 
 /* The first model's object of the measure; NULL when none has it. */
