@@ -236,9 +236,10 @@ static void attention_asked_for_decides_only_where_the_config_is_silent(void **s
 
 static void what_does_no_harm_is_passed_over(void **state) {
     (void)state;
-    read("{\"model_type\":\"llama\",\"_attn_implementation_autoset\":true,\"transformers.js_config\":{},"
-         "\"is_llama_config\":true,\"rope_interleaved\":false,\"pretraining_tp\":2,\"dtype\":\"bfloat16\","
-         "\"quantization_config\":null,\"partial_rotary_factor\":1.0,\"unsloth_version\":\"2025\"}");
+    read(
+        "{\"model_type\":\"llama\",\"_attn_implementation_autoset\":true,\"transformers.js_config\":{},"
+        "\"is_llama_config\":true,\"rope_interleaved\":false,\"pretraining_tp\":2,\"dtype\":\"bfloat16\","
+        "\"use_mrope\":false,\"quantization_config\":null,\"partial_rotary_factor\":1.0,\"unsloth_version\":\"2025\"}");
 }
 
 static void what_is_wrong_is_named(void **state) {

@@ -129,6 +129,7 @@ static const sp_config_key keys[] = {
     {"max_window_layers", SP_CONFIG_SPECIAL, 0, false, NULL},
     {"layer_types", SP_CONFIG_SPECIAL, 0, false, NULL},
     {"rope_interleaved", SP_CONFIG_MUST_BE, 0, false, "false"},
+    {"use_mrope", SP_CONFIG_MUST_BE, 0, false, "false"},
     {"partial_rotary_factor", SP_CONFIG_MUST_BE, 0, false, "1"},
     {"quantization_config", SP_CONFIG_MUST_BE, 0, false, "null"},
     {"is_encoder_decoder", SP_CONFIG_MUST_BE, 0, false, "false"},
