@@ -14,7 +14,7 @@
 
 enum { V = 61, T = 23 };
 
-static sp_model *make(sp_normalizer normalizer, int64_t window) {
+static sp_model_config tiny_config(sp_normalizer normalizer, int64_t window) {
     sp_model_config c = sp_model_config_default();
     c.vocabulary = V;
     c.width = 32;
@@ -28,11 +28,20 @@ static sp_model *make(sp_normalizer normalizer, int64_t window) {
     c.attention_function = normalizer;
     c.window = window;
     c.row_factor = normalizer == SP_NORMALIZER_SOFTMAX;
+    return c;
+}
+
+static sp_model *make_from(const sp_model_config *config) {
     sp_model_options options = sp_model_options_default();
     options.seed = 3;
     sp_model *model;
-    if (sp_model_new(&model, &c, &options) != SP_OK) fail_msg("%s", sp_last_message());
+    if (sp_model_new(&model, config, &options) != SP_OK) fail_msg("%s", sp_last_message());
     return model;
+}
+
+static sp_model *make(sp_normalizer normalizer, int64_t window) {
+    sp_model_config config = tiny_config(normalizer, window);
+    return make_from(&config);
 }
 
 static void fill(int32_t *tokens, int64_t n) {
@@ -168,6 +177,43 @@ static void generation_stops_when_asked_and_at_the_last_position(void **state) {
     sp_model_free(model);
 }
 
+typedef struct kept {
+    int64_t n;
+    int32_t tokens[10];
+} kept;
+
+static int keep_text(void *user, int32_t token) {
+    kept *k = user;
+    k->tokens[k->n++] = token;
+    return 0;
+}
+
+static kept greedy_text(const sp_model_config *config) {
+    sp_model *model = make_from(config);
+    sp_sampling s = sp_sampling_default();
+    s.temperature = 0;
+    kept k = {0};
+    assert_int_equal(sp_generate(model, (const int32_t[]){1, 5, 9}, 3, 10, &s, keep_text, &k), SP_OK);
+    sp_model_free(model);
+    return k;
+}
+
+static void generation_stops_at_every_token_that_ends_a_text(void **state) {
+    (void)state;
+    sp_model_config config = tiny_config(SP_NORMALIZER_SOFTPICK, 0);
+    config.eos = -1;
+    kept whole = greedy_text(&config);
+    assert_int_equal(whole.n, 10);
+    int64_t first = 0; /* where the text's last token stands first */
+    while (whole.tokens[first] != whole.tokens[9]) first++;
+    for (int64_t n_more = 0; n_more < 3; n_more++) {
+        config.eos = n_more ? 0 : whole.tokens[9];
+        config.n_more_eos = n_more;
+        for (int64_t i = 0; i < n_more; i++) config.more_eos[i] = i + 1 == n_more ? whole.tokens[9] : 0;
+        assert_int_equal(greedy_text(&config).n, first);
+    }
+}
+
 static void bad_batches_are_refused(void **state) {
     (void)state;
     sp_model *model = make(SP_NORMALIZER_SOFTMAX, 0);
@@ -198,6 +244,7 @@ int main(void) {
         cmocka_unit_test(a_long_prompt_goes_in_pieces),
         cmocka_unit_test(sampling_follows_its_options),
         cmocka_unit_test(generation_stops_when_asked_and_at_the_last_position),
+        cmocka_unit_test(generation_stops_at_every_token_that_ends_a_text),
         cmocka_unit_test(bad_batches_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
