@@ -138,6 +138,20 @@ static void labels_that_nothing_has_are_refused(void **state) {
     sp_documents_clear(&documents);
 }
 
+static void text_that_is_none_is_refused(void **state) {
+    (void)state;
+    sp_documents documents;
+    put("wiki.test.raw", " = Title = \n\xff\n", 14);
+    assert_fails(read_task(&documents, "wikitext"), SP_BAD_FILE, "wiki.test.raw, line 2: a byte that is not UTF-8");
+    sp_documents_clear(&documents);
+    put("wiki.test.raw", " = Title = \n \n\0", 15);
+    assert_fails(read_task(&documents, "wikitext"), SP_BAD_FILE, "wiki.test.raw, line 3: a zero byte");
+    sp_documents_clear(&documents);
+    put("wiki.test.raw", "", 0);
+    assert_fails(read_task(&documents, "wikitext"), SP_BAD_FILE, "wiki.test.raw: no documents in it");
+    sp_documents_clear(&documents);
+}
+
 static void missing_files_are_named_with_their_source(void **state) {
     (void)state;
     const sp_task *task;
@@ -264,6 +278,7 @@ int main(void) {
         cmocka_unit_test(labels_come_from_their_own_file),
         cmocka_unit_test(broken_lines_are_named),
         cmocka_unit_test(labels_that_nothing_has_are_refused),
+        cmocka_unit_test(text_that_is_none_is_refused),
         cmocka_unit_test(missing_files_are_named_with_their_source),
         cmocka_unit_test(templates_hold_fields_filters_and_braces),
         cmocka_unit_test(texts_of_wikihow_are_cleaned),

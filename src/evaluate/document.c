@@ -145,6 +145,17 @@ done:
     return status;
 }
 
+sp_status sp_data_read_text(char **text, int64_t *n_bytes, const char *path) {
+    SP_TRY(sp_data_read(text, n_bytes, path));
+    int64_t valid = sp_utf8_prefix(*text, *n_bytes), line = 1;
+    if (valid == *n_bytes) return SP_OK;
+    for (int64_t i = 0; i < valid; i++) line += (*text)[i] == '\n';
+    const char *what = (*text)[valid] ? "a byte that is not UTF-8" : "a zero byte";
+    free(*text);
+    *text = NULL;
+    return sp_fail(SP_BAD_FILE, "%s, line %" PRId64 ": %s: this is not text", path, line, what);
+}
+
 /* Takes `fields` over. */
 static sp_status add_document(sp_documents *documents, const char *path, int64_t line, json_t *fields) {
     sp_document *document = NULL;
@@ -225,7 +236,11 @@ static sp_status read_labels(sp_documents *documents, const sp_task *task, const
 
 sp_status sp_documents_read(sp_documents *documents, const sp_task *task, const sp_task_file *file, const char *path,
                             const char *data) {
-    if (task->kind->read) return task->kind->read(documents, task, path);
+    if (task->kind->read) {
+        SP_TRY(task->kind->read(documents, task, path));
+        SP_REQUIRE(documents->n > 0, SP_BAD_FILE, "%s: no documents in it", path);
+        return SP_OK;
+    }
     char *text;
     int64_t n_bytes;
     SP_TRY(sp_data_read(&text, &n_bytes, path));

@@ -24,7 +24,7 @@ static sp_status encode_file(sp_tokens *tokens, const sp_evaluation *evaluation,
     int64_t n_text, n_joined;
     sp_status status;
     SP_TRY_OR_DONE(sp_task_file_find(path, NULL, task, task->files, data));
-    SP_TRY_OR_DONE(sp_data_read(&text, &n_text, path));
+    SP_TRY_OR_DONE(sp_data_read_text(&text, &n_text, path));
     SP_TRY_OR_DONE(sp_wikitext_join_lines(&joined, &n_joined, (sp_text_view){text, n_text}));
     SP_TRY_OR_DONE(sp_tokenizer_encode_with(evaluation->tokenizer, joined, n_joined, SP_ENCODE_TEMPLATE, &tokens->items,
                                             &tokens->n));

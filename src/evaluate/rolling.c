@@ -98,7 +98,7 @@ static sp_status add_page(sp_documents *documents, sp_text_view page) {
     SP_TRY_OR_DONE(sp_wikitext_detokenize(&text, &n_text, page));
     SP_TRY_OR_DONE(sp_strings_add(&document->continuations, text, n_text));
     document->fields = json_pack("{s:s%}", "page", page.text, (size_t)page.n_bytes);
-    SP_REQUIRE_OR_DONE(document->fields, SP_BAD_FILE, "page %lld is not UTF-8 text", (long long)documents->n);
+    SP_REQUIRE_OR_DONE(document->fields, SP_OUT_OF_MEMORY, "no memory for a page");
     document->n_answers = 1;
     document->words = (double)sp_wikitext_words(page);
     document->bytes = (double)page.n_bytes;
@@ -113,9 +113,9 @@ static sp_status read_pages(sp_documents *documents, const sp_task *task, const 
     int64_t n_text, n_pages = 0;
     sp_text_view *pages = NULL;
     sp_status status;
-    SP_TRY_OR_DONE(sp_data_read(&text, &n_text, path));
+    SP_TRY_OR_DONE(sp_data_read_text(&text, &n_text, path));
     SP_TRY_OR_DONE(sp_wikitext_pages(&pages, &n_pages, (sp_text_view){text, n_text}));
-    for (int64_t i = 0; i < n_pages; i++) SP_TRY_OR_DONE(add_page(documents, pages[i]));
+    for (int64_t i = 0; n_text > 0 && i < n_pages; i++) SP_TRY_OR_DONE(add_page(documents, pages[i]));
 done:
     free(pages);
     free(text);
