@@ -30,10 +30,14 @@ static void curves_have_tables_of_their_numbers(void **state) {
     assert_has(context, "2560.330"); /* seen by the last query */
     char *dead = table_of(page, "Table of the dead heads over training");
     assert_has(dead, "50025.0"); /* percent */
+    char *kurtosis = table_of(page, "Table of the kurtosis over training");
+    assert_has(kurtosis, "04.2504.500"); /* step 50 */
+    assert_has(kurtosis, "2006.281\xe2\x80\x93");
     free(lengths);
     free(keys);
     free(context);
     free(dead);
+    free(kurtosis);
     free(page);
 }
 

@@ -19,7 +19,7 @@ sp_page_section sp_page_activations; /* page_curves.c: by layer */
 sp_page_section sp_page_sinks;       /* page_heads.c: by layer and head; page_rows.c: by length and key */
 sp_page_section sp_page_mass;        /* page_heads.c; page_rows.c: blocks */
 sp_page_section sp_page_spread;      /* page_rows.c: entropy, largest weights */
-sp_page_section sp_page_silent;      /* page_heads.c; page_dead.c: over training, masked */
+sp_page_section sp_page_silent;      /* page_heads.c; page_trace.c: over training; page_masking.c */
 sp_page_section sp_page_maps;        /* page_maps.c: attention over one sentence */
 sp_page_section sp_page_samples;     /* page_samples.c: generated text */
 sp_page_section sp_page_definitions; /* page_measures.c */
@@ -33,8 +33,10 @@ bool sp_page_has_spread(const sp_results *results);
 sp_page_section sp_page_sinks_by_length; /* page_rows.c */
 sp_page_section sp_page_sinks_by_key;    /* page_rows.c */
 sp_page_section sp_page_dead_blocks;     /* page_rows.c */
-sp_page_section sp_page_dead_heads;      /* page_dead.c: over the checkpoints, and masked */
-sp_page_section sp_page_peaks;           /* page_peaks.c: the largest activations of every layer */
+sp_page_section sp_page_masking;         /* page_masking.c */
+sp_page_section sp_page_sinks_over_training, sp_page_dead_over_training,
+    sp_page_kurtosis_over_training; /* page_trace.c */
+sp_page_section sp_page_peaks;      /* page_peaks.c: the largest activations of every layer */
 
 /* A table by layer and head, or by depth and length, of one model. */
 typedef struct sp_page_heat {

@@ -309,6 +309,7 @@ static void write_peaks(FILE *page, const sp_results *results) {
 }
 
 void sp_page_activations(FILE *page, const sp_results *results) {
+    sp_page_kurtosis_over_training(page, results);
     write_kurtosis(page, results);
     write_extremes(page, results);
     write_peaks(page, results);

@@ -103,6 +103,7 @@ static void write_measure(FILE *page, const sp_results *results, const char *nam
 
 void sp_page_sinks(FILE *page, const sp_results *results) {
     write_measure(page, results, "sink_rate", "Share of samples, in percent, in which the head is a sink.");
+    sp_page_sinks_over_training(page, results);
     sp_page_sinks_by_length(page, results);
     write_measure(page, results, "first_token_mass", "Mean weight on the first token, in percent.");
     sp_page_sinks_by_key(page, results);
@@ -164,5 +165,6 @@ void sp_page_silent(FILE *page, const sp_results *results) {
     fputs("</ul>\n", page);
     write_measure(page, results, "silent_heads",
                   "Share of tokens, in percent, for which all weights are exactly zero.");
-    sp_page_dead_heads(page, results);
+    sp_page_dead_over_training(page, results);
+    sp_page_masking(page, results);
 }

@@ -1,38 +1,7 @@
-/* Dead heads: how many there are as training goes on, and what becomes of the loss without them. */
-#include "report/page_chart.h"
+/* What becomes of the loss when dead heads are masked. */
+#include "report/page.h"
 
 #include <math.h>
-
-/* ---- over the checkpoints ---------------------------------------------------------------------------------------- */
-
-static const json_t *checkpoints_of(const sp_results_model *model) {
-    return sp_results_part(model->data, "checkpoints");
-}
-
-static void add_measure(json_t *chart, const sp_results *results, const char *measure, const char *what,
-                        const char *style) {
-    for (int64_t i = 0; i < results->n_models; i++) {
-        const json_t *checkpoints = checkpoints_of(&results->models[i]);
-        const json_t *values = sp_results_part(sp_results_part(checkpoints, "measures"), measure);
-        sp_chart_add(chart, results, i, what, style,
-                     sp_chart_points(sp_results_part(checkpoints, "step"), values, 100));
-    }
-}
-
-static void write_over_checkpoints(FILE *page, const sp_results *results) {
-    json_t *chart = sp_chart_new("step", "dead heads, percent", SP_CHART_FROM_ZERO);
-    add_measure(chart, results, "dead_heads", "", "layers");
-    add_measure(chart, results, "dead_heads_0.01", "below 0.01", "dashed");
-    if (!sp_chart_is_empty(chart))
-        sp_chart_write(page, results, chart, "Share of dead heads over the steps of training",
-                       "<b>Dead heads over training</b>: heads whose output is below 10<sup>\xe2\x88\x92"
-                       "6</sup> in every channel for more than 95% of tokens, measured at every checkpoint. Dashed: "
-                       "below 0.01.",
-                       "Table of the dead heads over training");
-    json_decref(chart);
-}
-
-/* ---- masked ------------------------------------------------------------------------------------------------------ */
 
 static const json_t *masking_of(const sp_results_model *model) { return sp_results_measure(model, "masking"); }
 
@@ -89,7 +58,7 @@ static size_t most_rows(const sp_results *results) {
     return most;
 }
 
-static void write_masking(FILE *page, const sp_results *results) {
+void sp_page_masking(FILE *page, const sp_results *results) {
     size_t n_rows = most_rows(results);
     if (n_rows == 0) return;
     fputs("<figure>\n<figcaption><b>dead heads masked</b> Loss in nats per token with the outputs of dead heads set to "
@@ -109,9 +78,4 @@ static void write_masking(FILE *page, const sp_results *results) {
     fputs("</tr>\n", page);
     for (size_t row = 0; row < n_rows; row++) write_masked_row(page, results, row);
     fputs("</tbody></table></div>\n</figure>\n", page);
-}
-
-void sp_page_dead_heads(FILE *page, const sp_results *results) {
-    write_over_checkpoints(page, results);
-    write_masking(page, results);
 }
