@@ -103,7 +103,9 @@ static sp_status check_utf8(const sp_encoding *item) {
     return SP_OK;
 }
 
+/* The first n tokens behind `from`. */
 static void drop_first(sp_token_list *list, int64_t from, int64_t n) {
+    if (n > list->n - from) n = list->n - from;
     list->n -= n;
     memmove(list->items + from, list->items + from + n, (size_t)(list->n - from) * sizeof *list->items);
 }

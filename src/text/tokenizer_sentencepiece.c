@@ -91,6 +91,11 @@ static sp_status worker_new(void **out, const void *of) {
     return status;
 }
 
+/* All tokens but the first `skip`. */
+static sp_status add_behind(sp_token_list *out, const int32_t *tokens, int64_t n, int64_t skip) {
+    return n > skip ? sp_token_list_add(out, tokens + skip, n - skip) : SP_OK;
+}
+
 /* Text behind a special piece, without the dummy space: it is encoded behind a newline, over which no piece reaches. */
 static sp_status encode_behind(const worker *w, const char *text, int64_t n_bytes, sp_token_list *out) {
     int32_t *tokens;
@@ -100,8 +105,7 @@ static sp_status encode_behind(const worker *w, const char *text, int64_t n_byte
     SP_TRY_OR_DONE(sp_bytes_add(&line, "\n", 1));
     SP_TRY_OR_DONE(sp_bytes_add(&line, text, n_bytes));
     SP_TRY_OR_DONE(sp_sentencepiece_encode(w->model->library, line.data, line.n, &tokens, &n));
-    int64_t skip = w->model->n_dummy + 1;
-    status = sp_token_list_add(out, tokens + skip, n - skip);
+    status = add_behind(out, tokens, n, w->model->n_dummy + 1);
     free(tokens);
 done:
     sp_bytes_free(&line);
@@ -110,15 +114,11 @@ done:
 
 /* Without the dummy space, if the text continues another that ended before a newline. */
 static sp_status encode_text(const worker *w, const char *text, int64_t n_bytes, bool continues, sp_token_list *out) {
+    if (w->words) return sp_word_encoder_encode(w->words, text, n_bytes, continues, out);
     int32_t *tokens;
-    int64_t n, skip = 0;
-    if (w->words) {
-        SP_TRY(sp_word_encoder_encode(w->words, text, n_bytes, continues, &tokens, &n));
-    } else {
-        SP_TRY(sp_sentencepiece_encode(w->model->library, text, n_bytes, &tokens, &n));
-        skip = continues ? w->model->n_dummy : 0;
-    }
-    sp_status status = sp_token_list_add(out, tokens + skip, n - skip);
+    int64_t n;
+    SP_TRY(sp_sentencepiece_encode(w->model->library, text, n_bytes, &tokens, &n));
+    sp_status status = add_behind(out, tokens, n, continues ? w->model->n_dummy : 0);
     free(tokens);
     return status;
 }

@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "text/sentencepiece_shim.h"
+#include "text/token_list.h"
 
 /* True when no piece reaches over the beginning of a word, so that words may be encoded apart.  A word begins at a
  * space behind something else and at a newline (over which no piece reaches either: see tokenizer.c). */
@@ -20,9 +21,9 @@ SP_MUST_CHECK sp_status sp_word_encoder_new(sp_word_encoder **out, const sp_sent
                                             int64_t n_dummy);
 void sp_word_encoder_free(sp_word_encoder *encoder);
 
-/* As sp_sentencepiece_encode of the whole; without the dummy space if the text `continues` another one, and begins with
+/* Adds what sp_sentencepiece_encode gives for the whole; without the dummy space if the text `continues` another one, and begins with
  * a newline therefore. */
 SP_MUST_CHECK sp_status sp_word_encoder_encode(sp_word_encoder *encoder, const char *text, int64_t n_bytes,
-                                               bool continues, int32_t **tokens, int64_t *n_tokens);
+                                               bool continues, sp_token_list *out);
 
 #endif
