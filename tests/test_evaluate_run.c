@@ -352,6 +352,20 @@ static void broken_task_files_are_refused(void **state) {
                     "the name \"../x\" is not made of");
 }
 
+static void tokens_that_the_model_lacks_are_refused(void **state) {
+    (void)state;
+    sp_model_config config = *sp_model_config_of(model);
+    config.vocabulary = 270; /* of the tokenizer's 300 */
+    sp_model_options model_options = sp_model_options_default();
+    sp_model *small;
+    assert_ok(sp_model_new(&small, &config, &model_options));
+    sp_evaluate_options options = make_options();
+    char *text;
+    assert_fails(sp_evaluate(small, tokenizer, &options, &text), SP_BAD_FILE,
+                 "is not in the model's vocabulary of 270");
+    sp_model_free(small);
+}
+
 static void wrong_options_are_named(void **state) {
     (void)state;
     sp_evaluate_options options = make_options();
@@ -386,6 +400,7 @@ int main(void) {
         cmocka_unit_test(damaged_lines_are_asked_again),
         cmocka_unit_test(a_task_file_does_what_the_row_does),
         cmocka_unit_test(broken_task_files_are_refused),
+        cmocka_unit_test(tokens_that_the_model_lacks_are_refused),
         cmocka_unit_test(wrong_options_are_named),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

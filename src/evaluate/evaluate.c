@@ -184,10 +184,7 @@ static sp_status run_task(sp_outcomes *results, sp_evaluation *evaluation, const
 static sp_status open_evaluation(sp_evaluation *evaluation, sp_model *model, const sp_tokenizer *tokenizer,
                                  const sp_evaluate_options *options) {
     const sp_model_config *config = sp_model_config_of(model);
-    int64_t V = sp_tokenizer_vocabulary(tokenizer), L = config->max_positions;
-    SP_REQUIRE(V <= config->vocabulary, SP_BAD_FILE,
-               "%s: its vocabulary of %" PRId64 " tokens is larger than the model's %" PRId64,
-               sp_tokenizer_path(tokenizer), V, config->vocabulary);
+    int64_t L = config->max_positions;
     SP_REQUIRE(options->max_length >= 0 && options->max_length <= L, SP_BAD_ARGUMENT,
                "a length of %" PRId64 " tokens: the model has %" PRId64 " positions", options->max_length, L);
     int32_t bos = sp_tokenizer_bos(tokenizer), eos = sp_tokenizer_eos(tokenizer);

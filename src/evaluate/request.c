@@ -178,6 +178,15 @@ static sp_status encode_texts(text_list *texts, const sp_evaluation *evaluation)
     return SP_OK;
 }
 
+/* A tokenizer may know more tokens than the model, as long as texts do not use them. */
+static sp_status check_tokens(const sp_evaluation *evaluation, const int32_t *tokens, int64_t n) {
+    int64_t V = sp_model_config_of(evaluation->model)->vocabulary;
+    for (int64_t i = 0; i < n; i++)
+        SP_REQUIRE(tokens[i] < V, SP_BAD_FILE, "%s: its token %" PRId32 " is not in the model's vocabulary of %" PRId64,
+                   sp_tokenizer_path(evaluation->tokenizer), tokens[i], V);
+    return SP_OK;
+}
+
 /* The sequence of a request: at most the model's length and one token of context and continuation. */
 static sp_status add_sequence(sp_requests *requests, const sp_evaluation *evaluation, const sp_task *task,
                               const text_list *texts, const pending_pair *request) {
@@ -197,6 +206,8 @@ static sp_status add_sequence(sp_requests *requests, const sp_evaluation *evalua
     SP_REQUIRE(n_scored <= L, SP_BAD_FILE,
                "%s, document %" PRId64 ": %" PRId64 " tokens to predict, the model sees %" PRId64, task->name,
                request->document, n_scored, L);
+    SP_TRY(check_tokens(evaluation, context.items, context.n));
+    SP_TRY(check_tokens(evaluation, whole.items, whole.n));
     int64_t n_context = context.n + n_scored > L + 1 ? L + 1 - n_scored : context.n;
     int32_t *tokens = malloc((size_t)(n_context + n_scored) * sizeof *tokens);
     SP_REQUIRE(tokens, SP_OUT_OF_MEMORY, "no memory for a request");
