@@ -59,74 +59,66 @@ static sp_status find_kind(sp_regex *regex, uint64_t sets, uint8_t *kind) {
     return SP_OK;
 }
 
-/* A page for 128 characters, that of earlier ones if it is the same. */
+/* The page of 128 characters from at * PAGE_CODES on. */
 static sp_status add_page(sp_regex *regex, int64_t at, const uint8_t page[PAGE_CODES]) {
-    int64_t i = 0;
-    while (i < regex->n_pages && memcmp(regex->kinds + i * PAGE_CODES, page, PAGE_CODES) != 0) i++;
-    if (i == regex->n_pages) {
-        uint8_t *kinds = realloc(regex->kinds, (size_t)(i + 1) * PAGE_CODES);
-        SP_REQUIRE(kinds, SP_OUT_OF_MEMORY, "%s: no memory for a regular expression", regex->source);
-        memcpy(kinds + i * PAGE_CODES, page, PAGE_CODES);
-        regex->kinds = kinds;
-        regex->n_pages++;
-    }
-    regex->pages[at] = (uint16_t)i;
+    uint8_t *kinds = realloc(regex->kinds, (size_t)(regex->n_pages + 1) * PAGE_CODES);
+    SP_REQUIRE(kinds, SP_OUT_OF_MEMORY, "%s: no memory for a regular expression", regex->source);
+    memcpy(kinds + regex->n_pages * PAGE_CODES, page, PAGE_CODES);
+    regex->kinds = kinds;
+    regex->pages[at] = (uint16_t)regex->n_pages++;
     return SP_OK;
 }
 
-/* What stands on a page: the sets that hold all of it, and for each character the others. */
-typedef struct page_sets {
-    uint32_t first;
-    uint64_t all, some[PAGE_CODES]; /* bit i: set i */
-    bool is_mixed;                  /* `some` is not 0 throughout */
-} page_sets;
-
-/* `range`: the first one of the set that may reach the page. */
-static void add_set(page_sets *page, const sp_code_set *of, int set, int64_t *range) {
-    uint32_t first = page->first, last = first + PAGE_CODES - 1;
-    uint64_t bit = UINT64_C(1) << set;
+/* Bit `set` in the words of the characters of a page that are in the set, whose ranges before `range` end before it. */
+static void mark_set(uint64_t words[PAGE_CODES], uint32_t first, const sp_code_set *of, int set, int64_t *range) {
+    uint32_t last = first + PAGE_CODES - 1;
     while (*range < of->n && of->ranges[*range].last < first) ++*range;
     for (int64_t i = *range; i < of->n && of->ranges[i].first <= last; i++) {
-        sp_code_range in = of->ranges[i];
-        if (in.first <= first && in.last >= last) {
-            page->all |= bit;
-            return;
+        uint32_t c = of->ranges[i].first > first ? of->ranges[i].first : first;
+        for (; c <= last && c <= of->ranges[i].last; c++) words[c - first] |= UINT64_C(1) << set;
+    }
+}
+
+/* Pages on which a set begins or ends. */
+static void mark_borders(bool borders[N_PAGES + 1], const sp_regex_sets *sets) {
+    for (int i = 0; i < sets->n; i++)
+        for (int64_t k = 0; k < sets->items[i].n; k++) {
+            borders[sets->items[i].ranges[k].first / PAGE_CODES] = true;
+            borders[(sets->items[i].ranges[k].last + 1) / PAGE_CODES] = true;
         }
-        page->is_mixed = true;
-        for (uint32_t c = in.first > first ? in.first : first; c <= last && c <= in.last; c++)
-            page->some[c - first] |= bit;
-    }
 }
 
-static sp_status find_page(sp_regex *regex, const page_sets *from, uint8_t page[PAGE_CODES]) {
-    uint8_t kind = 0;
-    for (uint8_t i = 0; i < PAGE_CODES; i++) {
-        if (i == 0 || from->some[i] != from->some[i - 1]) SP_TRY(find_kind(regex, from->all | from->some[i], &kind));
-        page[i] = kind;
+static sp_status find_page(sp_regex *regex, const sp_regex_sets *sets, int64_t ranges[], uint32_t at, uint8_t *kind) {
+    uint64_t words[PAGE_CODES] = {0};
+    uint8_t page[PAGE_CODES];
+    for (int i = 0; i < sets->n; i++) mark_set(words, at * PAGE_CODES, &sets->items[i], i, &ranges[i]);
+    for (int i = 0; i < PAGE_CODES; i++) {
+        if (i == 0 || words[i] != words[i - 1]) SP_TRY(find_kind(regex, words[i], kind));
+        page[i] = *kind;
     }
-    return SP_OK;
+    return add_page(regex, at, page);
 }
 
-/* Pages on which all characters are of one kind are most, and kept at hand. */
+/* A page without borders is all of the kind with which the page before it ends; one serves for all of that kind. */
 static sp_status find_kinds(sp_regex *regex, const sp_regex_sets *sets) {
     int64_t ranges[SP_REGEX_SETS_MAX] = {0}, plain[FIRST_KIND + KINDS_MAX] = {0}; /* of a kind: its page, plus 1 */
-    uint8_t codes[PAGE_CODES];
-    for (int i = 0; i < PAGE_CODES; i++) codes[i] = (uint8_t)i; /* ASCII is itself */
-    SP_TRY(add_page(regex, 0, codes));
+    bool borders[N_PAGES + 1] = {false};
+    uint8_t codes[PAGE_CODES], kind = 0;
+    for (uint8_t i = 0; i < PAGE_CODES; i++) codes[i] = i;
+    SP_TRY(add_page(regex, 0, codes)); /* ASCII is itself */
+    mark_borders(borders, sets);
+    borders[1] = true;
     for (uint32_t at = 1; at < N_PAGES; at++) {
-        page_sets page = {.first = at * PAGE_CODES};
-        uint8_t kind = 0;
-        for (int i = 0; i < sets->n; i++) add_set(&page, &sets->items[i], i, &ranges[i]);
-        if (!page.is_mixed) {
-            SP_TRY(find_kind(regex, page.all, &kind));
-            if (plain[kind]) {
-                regex->pages[at] = (uint16_t)(plain[kind] - 1);
-                continue;
-            }
+        if (borders[at]) {
+            SP_TRY(find_page(regex, sets, ranges, at, &kind));
+            continue;
         }
-        SP_TRY(find_page(regex, &page, codes));
-        SP_TRY(add_page(regex, at, codes));
-        if (!page.is_mixed) plain[kind] = regex->pages[at] + 1;
+        if (!plain[kind]) {
+            memset(codes, kind, sizeof codes);
+            SP_TRY(add_page(regex, at, codes));
+            plain[kind] = regex->n_pages;
+        }
+        regex->pages[at] = (uint16_t)(plain[kind] - 1);
     }
     return SP_OK;
 }

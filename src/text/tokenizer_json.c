@@ -343,7 +343,7 @@ static sp_status find_cuts(sp_tokenizer *tokenizer, model *m, const json_t *json
 
 static sp_status check_template(const sp_tokenizer *tokenizer, const sp_token_list *list) {
     for (int64_t i = 0; i < list->n; i++)
-        SP_REQUIRE(list->items[i] < tokenizer->vocabulary, SP_BAD_FILE,
+        SP_REQUIRE(list->items[i] < tokenizer->vocabulary && tokenizer->tokens[list->items[i]].text, SP_BAD_FILE,
                    "%s: post_processor: token %" PRId32 " is outside the vocabulary", tokenizer->path, list->items[i]);
     return SP_OK;
 }

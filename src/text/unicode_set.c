@@ -30,10 +30,10 @@ static int by_first(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Brings ranges in any order into the form of a set. */
-static void tidy(sp_code_set *set) {
-    if (set->n < 2) return;
-    qsort(set->ranges, (size_t)set->n, sizeof *set->ranges, by_first);
+/* Brings ranges into the form of a set: the first n_ready of them rise, and so do the others. */
+static void tidy(sp_code_set *set, int64_t n_ready) {
+    bool rises = n_ready == 0 || n_ready == set->n || set->ranges[n_ready - 1].first <= set->ranges[n_ready].first;
+    if (!rises) qsort(set->ranges, (size_t)set->n, sizeof *set->ranges, by_first);
     int64_t n = 0;
     for (int64_t i = 0; i < set->n; i++) {
         sp_code_range range = set->ranges[i];
@@ -46,12 +46,13 @@ static void tidy(sp_code_set *set) {
     set->n = n;
 }
 
+/* The others rise as well. */
 static sp_status unite(sp_code_set *set, const sp_code_range *ranges, int64_t n) {
     if (n == 0) return SP_OK;
     SP_TRY(reserve(set, n));
     memcpy(set->ranges + set->n, ranges, (size_t)n * sizeof *ranges);
     set->n += n;
-    tidy(set);
+    tidy(set, set->n - n);
     return SP_OK;
 }
 
@@ -249,7 +250,7 @@ sp_status sp_code_set_add_named(sp_code_set *set, const char *name, int64_t n_na
         SP_TRY_OR_DONE(reserve(&found, 1));
         found.ranges[found.n++] = (sp_code_range){range->first, range->last};
     }
-    tidy(&found);
+    tidy(&found, 0);
     if (named->list) {
         const sp_listed_set *list = find_listed(named->list);
         SP_REQUIRE_OR_DONE(list, SP_INTERNAL, "the set %s is not in the tables", named->list);
