@@ -32,7 +32,7 @@ struct sp_regex {
     char *source;
     uint16_t pages[N_PAGES]; /* which page tells of these 128 characters */
     uint8_t *kinds;          /* n_pages pages */
-    int64_t n_pages;
+    int64_t n_pages, n_pages_held;
     uint64_t sets_of_kind[KINDS_MAX]; /* bit i: in set i */
     int n_kinds;
 };
@@ -61,10 +61,14 @@ static sp_status find_kind(sp_regex *regex, uint64_t sets, uint8_t *kind) {
 
 /* The page of 128 characters from at * PAGE_CODES on. */
 static sp_status add_page(sp_regex *regex, int64_t at, const uint8_t page[PAGE_CODES]) {
-    uint8_t *kinds = realloc(regex->kinds, (size_t)(regex->n_pages + 1) * PAGE_CODES);
-    SP_REQUIRE(kinds, SP_OUT_OF_MEMORY, "%s: no memory for a regular expression", regex->source);
-    memcpy(kinds + regex->n_pages * PAGE_CODES, page, PAGE_CODES);
-    regex->kinds = kinds;
+    if (regex->n_pages == regex->n_pages_held) {
+        int64_t n_held = 2 * regex->n_pages_held + 64;
+        uint8_t *kinds = realloc(regex->kinds, (size_t)n_held * PAGE_CODES);
+        SP_REQUIRE(kinds, SP_OUT_OF_MEMORY, "%s: no memory for a regular expression", regex->source);
+        regex->kinds = kinds;
+        regex->n_pages_held = n_held;
+    }
+    memcpy(regex->kinds + regex->n_pages * PAGE_CODES, page, PAGE_CODES);
     regex->pages[at] = (uint16_t)regex->n_pages++;
     return SP_OK;
 }

@@ -207,6 +207,7 @@ done:
  * cases already: what is equal to what beyond ASCII is not only pairs. */
 sp_status sp_regex_fold(const sp_regex_reader *reader, sp_code_set *set) {
     static const struct { uint32_t letter, sign; } signs[] = {{'s', 0x17f}, {'k', 0x212a}};
+    bool beyond_ascii = set->n > 0 && set->ranges[set->n - 1].last >= 0x80;
     for (uint32_t c = 'a'; c <= 'z'; c++) {
         if (!sp_code_set_holds(set, c) && !sp_code_set_holds(set, c - 32)) continue;
         SP_TRY(sp_code_set_add(set, c, c));
@@ -218,7 +219,7 @@ sp_status sp_regex_fold(const sp_regex_reader *reader, sp_code_set *set) {
         else if (sp_code_set_holds(set, signs[i].sign))
             return sp_regex_refuse(reader, "letters beyond ASCII whose case does not count");
     }
-    for (int64_t i = 0; i < sp_n_lowercase_runs; i++) {
+    for (int64_t i = 0; i < sp_n_lowercase_runs && beyond_ascii; i++) {
         const sp_case_run *run = &sp_lowercase_runs[i];
         for (uint32_t c = run->first; c <= run->last; c += run->step)
             if (sp_code_set_holds(set, c) != sp_code_set_holds(set, (uint32_t)((int64_t)c + run->distance)))
