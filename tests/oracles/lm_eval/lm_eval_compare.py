@@ -9,6 +9,7 @@ those of the reference run.  Exit code 0: every text and choice is the same, eve
 acc_norm equal, errors within 1e-6 and perplexities within 1e-5 of their size.  Needs Python alone."""
 import argparse
 import glob
+import hashlib
 import json
 import os
 import shlex
@@ -52,6 +53,11 @@ def answers_of(sample):
     return out
 
 
+def digest(texts):
+    """Stands for the texts of a question in files of golden numbers."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
+
+
 class Report:
     def __init__(self):
         self.differences = 0
@@ -69,11 +75,11 @@ def best(values):
 def compare_sample(report, task, index, reference, sample):
     """Returns the largest difference of log p; reports what differs."""
     texts, ours, theirs = texts_of(sample), answers_of(sample), reference["answers"]
-    expected = [text[: len(text)] for text in reference["texts"]]
-    if "wikitext" in task:
-        expected = [[text[-1]] for text in expected]
-    if texts != expected:
-        report.differ(f"{task} {index}: texts {texts!r:.300} but {expected!r:.300}")
+    if "digest" in reference:
+        if digest(texts) != reference["digest"]:
+            report.differ(f"{task} {index}: other texts, {texts!r:.300}")
+    elif texts != reference["texts"]:
+        report.differ(f"{task} {index}: texts {texts!r:.300} but {reference['texts']!r:.300}")
     if len(ours) != len(theirs):
         report.differ(f"{task} {index}: {len(ours)} answers but {len(theirs)}")
         return 0
