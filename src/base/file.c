@@ -53,7 +53,7 @@ sp_status sp_file_writer_open(sp_file_writer *writer, const char *path) {
 }
 
 sp_status sp_file_writer_add(sp_file_writer *writer, const void *data, int64_t n_bytes) {
-    size_t written = fwrite(data, 1, (size_t)n_bytes, writer->file);
+    size_t written = n_bytes > 0 ? fwrite(data, 1, (size_t)n_bytes, writer->file) : 0;
     SP_REQUIRE(written == (size_t)n_bytes, SP_IO, "%s: %s", writer->path, strerror(errno));
     return SP_OK;
 }

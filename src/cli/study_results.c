@@ -92,6 +92,12 @@ static json_t *machine_json(const sp_model_config *config, const study *s) {
                      attention_variant(config, s), "matmul_variant", sp_model_matmul_name(s->device, s->dtype));
 }
 
+/* "bpe" is one that the study trained; one that was given is called by its file. */
+static const char *tokenizer_kind(const study *s) {
+    if (!s->settings.tokenizer[0]) return "bpe";
+    return strstr(sp_tokenizer_path(s->tokenizer), "tokenizer.json") ? "tokenizer.json" : "sentencepiece";
+}
+
 static json_t *settings_json(const study *s) {
     const study_settings *set = &s->settings;
     sp_train_options options;
@@ -103,7 +109,7 @@ static json_t *settings_json(const study *s) {
     json_object_set_new(root, "preset", json_string(set->preset));
     json_object_set_new(root, "text", texts);
     json_object_set_new(root, "tokenizer",
-                        json_pack("{ss sI}", "kind", set->tokenizer[0] ? "sentencepiece" : "bpe", "vocabulary",
+                        json_pack("{ss sI}", "kind", tokenizer_kind(s), "vocabulary",
                                   (json_int_t)sp_tokenizer_vocabulary(s->tokenizer)));
     json_object_set_new(root, "tokens",
                         json_pack("{sI sI sI}", "train", (json_int_t)s->n_train, "validation",
