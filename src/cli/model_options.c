@@ -72,6 +72,12 @@ static const model_option table[] = {
      {"softpick-lambda", "X", "weight of negative scores in the denominator; 0: ReLU-softmax"}},
     {MODEL_OPTION_SWITCH, FIELD(row_factor), 0, 0, {"row-factor", NULL, "scale scores by a learned s * log(position)"}},
     {MODEL_OPTION_SWITCH,
+     FIELD(qk_norm),
+     0,
+     0,
+     {"qk-norm", NULL, "norm each head's query and key before the rotation"}},
+    {MODEL_OPTION_SWITCH, FIELD(qkv_bias), 0, 0, {"qkv-bias", NULL, "biases of queries, keys and values"}},
+    {MODEL_OPTION_SWITCH,
      FIELD(tie_embeddings),
      0,
      0,
@@ -154,5 +160,6 @@ sp_status cli_model_config_finish(sp_model_config *config) {
         config->head_width = config->width / config->n_heads;
     }
     if (config->ffn_width == 0) config->ffn_width = (config->width * 8 / 3 + 31) / 32 * 32;
+    config->qk_norm_eps = config->norm_eps;
     return sp_model_config_check(config);
 }

@@ -17,8 +17,8 @@ sp_status sp_cuda_linear_backward_input(sp_device *device, void *dx, sp_dtype dx
 sp_status sp_cuda_linear_backward_weight(sp_device *device, float *dw, const void *dy, int64_t dy_stride, const void *x,
                                          int64_t x_stride, sp_dtype act, int64_t N, int64_t K, int64_t M);
 
-sp_status sp_cuda_bias_add(sp_device *device, void *y, sp_dtype y_dtype, int64_t y_stride, const float *bias,
-                           int64_t N, int64_t M);
+sp_status sp_cuda_bias_add(sp_device *device, void *y, sp_dtype y_dtype, int64_t y_stride, const float *bias, int64_t N,
+                           int64_t M);
 sp_status sp_cuda_bias_backward(sp_device *device, float *dbias, const void *dy, int64_t dy_stride, sp_dtype act,
                                 int64_t N, int64_t M, void *workspace);
 int64_t sp_cuda_bias_workspace(int64_t M);
