@@ -41,6 +41,23 @@ static void curves_have_tables_of_their_numbers(void **state) {
     free(page);
 }
 
+static void traces_of_nothing_are_said_not_drawn(void **state) {
+    (void)state;
+    char *page = page_of(sample_results());
+    assert_has(page, "No checkpoint had a sink"); /* the sample's rates are all 0 */
+    assert_lacks(page, "Table of the sink rates over training");
+    assert_lacks(page, "No checkpoint had a dead head");
+    free(page);
+    json_t *results = sample_results();
+    put(results, "models.softmax.checkpoints.measures.sink_rate.4", json_real(0.25));
+    page = page_of(results);
+    assert_lacks(page, "No checkpoint had a sink");
+    char *table = table_of(page, "Table of the sink rates over training");
+    assert_has(table, "2000.2500");
+    free(table);
+    free(page);
+}
+
 static void long_curves_have_short_tables_with_both_ends(void **state) {
     (void)state;
     enum { N = 144 };
@@ -213,6 +230,7 @@ static void nothing_is_drawn_of_what_was_not_evaluated(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(curves_have_tables_of_their_numbers),
+        cmocka_unit_test(traces_of_nothing_are_said_not_drawn),
         cmocka_unit_test(long_curves_have_short_tables_with_both_ends),
         cmocka_unit_test(dead_blocks_stand_by_size),
         cmocka_unit_test(entropy_is_coloured_by_what_it_can_be_at_most),

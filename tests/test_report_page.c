@@ -188,7 +188,7 @@ static void chart_data_is_json_with_every_models_curve(void **state) {
         json_decref(chart);
     }
 #if SP_WITH_CHART_JS
-    assert_int_equal(n_charts, 11);
+    assert_int_equal(n_charts, 10);
 #else
     assert_int_equal(n_charts, 0);
     assert_has(page, "built without Chart.js");
