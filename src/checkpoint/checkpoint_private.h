@@ -58,6 +58,8 @@ SP_MUST_CHECK sp_status sp_checkpoint_add_rows(sp_checkpoint *checkpoint, const 
 /* Readers of one file: fill config, source and entries of a checkpoint whose `folder` is the file's path. */
 SP_MUST_CHECK sp_status sp_checkpoint_read_gguf(sp_checkpoint *checkpoint);
 SP_MUST_CHECK sp_status sp_checkpoint_read_llama2c(sp_checkpoint *checkpoint);
+/* The same of bytes that outlive the checkpoint. */
+SP_MUST_CHECK sp_status sp_checkpoint_parse_llama2c(sp_checkpoint *checkpoint, const sp_file_map *bytes);
 
 /* In LLaMA's order the rows of a head are two halves, and row i of the first pairs with row i of the second; GGUF and
  * llama2.c have pairs side by side.  The row of one order that stands at `row` of the other (D rows in a head). */

@@ -120,10 +120,9 @@ static sp_status add_tensor(sp_checkpoint *checkpoint, const sp_llama2c_part *pa
     return status;
 }
 
-static sp_status add_tensors(sp_checkpoint *checkpoint, const sp_llama2c_shape *s, int64_t begin) {
+static sp_status add_tensors(sp_checkpoint *checkpoint, const sp_llama2c_shape *s, const uint8_t *data) {
     sp_llama2c_part parts[SP_LLAMA2C_PARTS];
     int n = sp_llama2c_list_parts(parts, s);
-    const uint8_t *data = checkpoint->map.data + begin;
     SP_TRY(sp_checkpoint_reserve(checkpoint, SP_LLAMA2C_PARTS * s->n_layers));
     for (int i = 0; i < n; i++) {
         int64_t n_bytes = 0;
@@ -148,13 +147,17 @@ static sp_status write_config(char **text, const sp_llama2c_shape *s) {
     return status;
 }
 
-sp_status sp_checkpoint_read_llama2c(sp_checkpoint *checkpoint) {
+sp_status sp_checkpoint_parse_llama2c(sp_checkpoint *checkpoint, const sp_file_map *bytes) {
     sp_llama2c_shape shape;
     int64_t begin = 0;
     const char *path = checkpoint->folder;
-    SP_TRY(sp_file_map_open(&checkpoint->map, path));
-    SP_TRY(read_head(&shape, &begin, &checkpoint->map, path));
-    SP_TRY(check_length(&shape, begin, &checkpoint->map, path));
-    SP_TRY(add_tensors(checkpoint, &shape, begin));
+    SP_TRY(read_head(&shape, &begin, bytes, path));
+    SP_TRY(check_length(&shape, begin, bytes, path));
+    SP_TRY(add_tensors(checkpoint, &shape, bytes->data + begin));
     return write_config(&checkpoint->config, &shape);
+}
+
+sp_status sp_checkpoint_read_llama2c(sp_checkpoint *checkpoint) {
+    SP_TRY(sp_file_map_open(&checkpoint->map, checkpoint->folder));
+    return sp_checkpoint_parse_llama2c(checkpoint, &checkpoint->map);
 }

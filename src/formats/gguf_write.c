@@ -169,8 +169,9 @@ static sp_status begin_data(sp_gguf_writer *writer) {
     SP_TRY_OR_DONE(append_u64(&head, writer->n_tensors));
     SP_TRY_OR_DONE(append_u64(&head, writer->n_values));
     SP_TRY_OR_DONE(sp_file_writer_add(&writer->file, head.bytes, head.n));
-    SP_TRY_OR_DONE(sp_file_writer_add(&writer->file, writer->values.bytes, writer->values.n));
-    SP_TRY_OR_DONE(sp_file_writer_add(&writer->file, writer->tensors.bytes, writer->tensors.n));
+    const buffer *parts[] = {&writer->values, &writer->tensors};
+    for (int i = 0; i < 2; i++)
+        if (parts[i]->n) SP_TRY_OR_DONE(sp_file_writer_add(&writer->file, parts[i]->bytes, parts[i]->n));
     SP_TRY_OR_DONE(pad(writer, head.n + writer->values.n + writer->tensors.n));
 done:
     free(head.bytes);
