@@ -107,13 +107,20 @@ expect 0 convert eps --to llama2c --out eps.bin
 [ -s eps.tokenizer.bin ] || wrong "no tokenizer"
 expect 0 convert eps.bin --tokenizer eps.tokenizer.bin --out eps-again
 cmp -s eps/model.safetensors eps-again/model.safetensors || wrong "the tensors differ"
-same_text eps eps-again
+same_text eps eps-again eps.bin
 expect 0 convert eps-again --to llama2c --out again.bin
 cmp -s eps.bin again.bin || wrong "the second file is another"
 cmp -s eps.tokenizer.bin again.tokenizer.bin || wrong "the second tokenizer is another"
 expect 0 convert eps --to llama2c --dtype q8_0 --out codes.bin
+same_text codes.bin
 expect 0 convert codes.bin --out codes
+silent err
+rm codes.tokenizer.bin
+expect 0 convert codes.bin --out codes --force
 says err "codes.bin: has no tokenizer"
+expect 3 generate codes.bin
+says err "codes.bin: has no tokenizer"
+expect 0 generate codes.bin --tokenizer eps --tokens 3
 
 # bad input: one line that names the file, and nothing written
 bad() { # FILE WORDS

@@ -79,9 +79,10 @@ SP_API SP_MUST_CHECK sp_status sp_tokenizer_keep(const sp_tokenizer *tokenizer, 
  * Face's tokenizers give the same tokens: what belongs into a checkpoint. */
 SP_API SP_MUST_CHECK sp_status sp_tokenizer_save(const sp_tokenizer *tokenizer, const char *folder);
 
-/* The tokenizer as keys and values of a GGUF file ("tokenizer.ggml.tokens" ...): the text of one JSON object.  Fails with
- * SP_UNSUPPORTED for one that such files have no words for.  Caller frees. */
-SP_API SP_MUST_CHECK sp_status sp_tokenizer_gguf(const sp_tokenizer *tokenizer, char **keys);
+/* The tokenizer as keys and values of a GGUF file ("tokenizer.ggml.tokens" ...): the text of one JSON object.  Unused pieces
+ * fill it up to the model's `vocabulary`.  Fails with SP_UNSUPPORTED for one that such files have no words for.  Caller
+ * frees. */
+SP_API SP_MUST_CHECK sp_status sp_tokenizer_gguf(const sp_tokenizer *tokenizer, int64_t vocabulary, char **keys);
 
 typedef struct sp_tokenizer_train_options {
     size_t struct_bytes;

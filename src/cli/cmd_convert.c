@@ -126,24 +126,17 @@ static sp_status find_stored_format(const char **format, const char *path) {
     return SP_OK;
 }
 
-static bool holds_tokenizer(const char *path) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer.model", "tokenizer.bin"};
-    char inside[4096];
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (sp_path_join(inside, sizeof inside, path, names[i]) == SP_OK && sp_file_exists(inside)) return true;
-    size_t length = strlen(path);
-    return length > 5 && strcmp(path + length - 5, ".gguf") == 0;
-}
-
 static sp_status open_tokenizer(sp_tokenizer **tokenizer, const convert_arguments *arguments, const char *opened) {
-    const char *path = arguments->tokenizer ? arguments->tokenizer : opened;
-    if (!arguments->tokenizer && !holds_tokenizer(opened)) {
+    char found[4096];
+    SP_TRY(cli_find_tokenizer(found, sizeof found, opened));
+    if (!arguments->tokenizer && !*found) {
         fprintf(stderr, "%s: has no tokenizer: none is written (--tokenizer names one)\n", opened);
         return SP_OK;
     }
-    SP_TRY(sp_tokenizer_open(tokenizer, path));
+    SP_TRY(cli_open_tokenizer(tokenizer, arguments->tokenizer, opened));
     int64_t V = sp_model_config_of(arguments->conversion.model)->vocabulary, n = sp_tokenizer_vocabulary(*tokenizer);
-    SP_REQUIRE(n <= V, SP_BAD_FILE, "%s: the tokenizer has %" PRId64 " tokens, the model %" PRId64, path, n, V);
+    SP_REQUIRE(n <= V, SP_BAD_FILE, "%s: the tokenizer has %" PRId64 " tokens, the model %" PRId64,
+               sp_tokenizer_path(*tokenizer), n, V);
     return SP_OK;
 }
 

@@ -313,7 +313,7 @@ static sp_status evaluate_model(char **text, eval_arguments *arguments) {
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_evaluate_check(&arguments->options));
     SP_TRY_OR_DONE(cli_open_model(&model, arguments->model, arguments->device, arguments->dtype, &folder));
-    SP_TRY_OR_DONE(sp_tokenizer_open(&tokenizer, arguments->tokenizer ? arguments->tokenizer : folder));
+    SP_TRY_OR_DONE(cli_open_tokenizer(&tokenizer, arguments->tokenizer, folder));
     SP_TRY_OR_DONE(make_model_key(&key, folder));
     arguments->options.model_name = folder;
     arguments->options.model_key = key;

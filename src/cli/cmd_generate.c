@@ -17,6 +17,7 @@
 typedef struct generate_arguments {
     const char *model, *prompt; /* prompt "-": standard input */
     const char *attention;      /* NULL: what the config says */
+    const char *tokenizer;      /* NULL: the model's */
     int32_t device;
     bool has_dtype;
     sp_dtype dtype;
@@ -34,6 +35,7 @@ enum {
     KEY_TOP_P,
     KEY_SEED,
     KEY_ATTENTION,
+    KEY_TOKENIZER,
     KEY_DEVICE,
     KEY_DTYPE,
     KEY_THREADS,
@@ -54,6 +56,7 @@ static const struct argp_option options[] = {
     {"seed", KEY_SEED, "N", 0, "the same seed gives the same text (default 0)", 0},
     {NULL, 0, NULL, 0, "How:", 3},
     {"attention", KEY_ATTENTION, "NAME", 0, CLI_ATTENTION_HELP, 0},
+    {"tokenizer", KEY_TOKENIZER, "PATH", 0, "the tokenizer's file, or a folder with one (default: the model's)", 0},
     {"device", KEY_DEVICE, "NAME", 0, CLI_DEVICE_HELP " (default cpu)", 0},
     {"dtype", KEY_DTYPE, "TYPE", 0, "f32 (default on the CPU) or bf16 (alone on a GPU): numbers of the forward pass",
      0},
@@ -75,6 +78,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     case KEY_TOP_P: sampling->top_p = cli_number(state, "--top-p", value, 1e-6, 1); break;
     case KEY_SEED: sampling->seed = (uint64_t)cli_count(state, "--seed", value, 0, INT64_MAX); break;
     case KEY_ATTENTION: arguments->attention = value; break;
+    case KEY_TOKENIZER: arguments->tokenizer = value; break;
     case KEY_DEVICE: arguments->device = cli_device(state, "--device", value); break;
     case KEY_DTYPE:
         arguments->dtype = cli_dtype(state, "--dtype", value);
@@ -242,7 +246,7 @@ static sp_status generation_open(generate_run *generation, const generate_argume
     how.dtype = arguments->dtype;
     how.attention = arguments->attention;
     SP_TRY(cli_open_model_with(&generation->model, arguments->model, &how, &generation->folder));
-    SP_TRY(sp_tokenizer_open(&generation->tokenizer, generation->folder));
+    SP_TRY(cli_open_tokenizer(&generation->tokenizer, arguments->tokenizer, generation->folder));
     int64_t V = sp_tokenizer_vocabulary(generation->tokenizer);
     int64_t model_V = sp_model_config_of(generation->model)->vocabulary;
     SP_REQUIRE(V <= model_V, SP_BAD_FILE, "%s: the tokenizer has %" PRId64 " tokens, the model %" PRId64,

@@ -150,7 +150,8 @@ static sp_status write_gguf(const cli_conversion *conversion) {
     char *config = NULL, *vocabulary = NULL;
     sp_named_tensor *tensors = NULL;
     sp_status status = SP_OK;
-    if (conversion->tokenizer) SP_TRY_OR_DONE(sp_tokenizer_gguf(conversion->tokenizer, &vocabulary));
+    if (conversion->tokenizer)
+        SP_TRY_OR_DONE(sp_tokenizer_gguf(conversion->tokenizer, conversion->config.vocabulary, &vocabulary));
     SP_TRY_OR_DONE(make_content(&content, &config, &tensors, conversion));
     SP_TRY_OR_DONE(sp_checkpoint_write_gguf(conversion->out, &content, conversion->format, vocabulary));
 done:
@@ -175,7 +176,8 @@ static sp_status write_llama2c(const cli_conversion *conversion) {
     char *config = NULL, *vocabulary = NULL;
     sp_named_tensor *tensors = NULL;
     sp_status status = SP_OK;
-    if (conversion->tokenizer) SP_TRY_OR_DONE(sp_tokenizer_gguf(conversion->tokenizer, &vocabulary));
+    if (conversion->tokenizer)
+        SP_TRY_OR_DONE(sp_tokenizer_gguf(conversion->tokenizer, conversion->config.vocabulary, &vocabulary));
     SP_TRY_OR_DONE(make_content(&content, &config, &tensors, conversion));
     SP_TRY_OR_DONE(sp_checkpoint_write_llama2c(conversion->out, &content, conversion->format));
     if (vocabulary) SP_TRY_OR_DONE(write_llama2c_tokenizer(conversion, vocabulary));

@@ -57,6 +57,9 @@ SP_MUST_CHECK sp_status sp_pieces_read_gguf(sp_pieces_file *file, const void *by
                                             const char *source);
 void sp_pieces_file_free(sp_pieces_file *file);
 
+/* GGUF's name (tokenizer.ggml.pre) of a splitter by this pattern (NULL: GPT-2's own), digits each alone or not; NULL: none
+ * that is known. */
+const char *sp_pieces_splitter_name(const char *pattern, bool digits);
 /* True for the patterns of splitters that GGUF files have names for. */
 bool sp_pieces_know_pattern(const char *pattern);
 

@@ -220,6 +220,15 @@ static const struct {
 };
 enum { N_SPLITTERS = sizeof splitters / sizeof *splitters };
 
+const char *sp_pieces_splitter_name(const char *pattern, bool digits) {
+    for (int i = 0; i < N_SPLITTERS; i++) {
+        const char *own = splitters[i].pattern;
+        bool same = own && pattern ? strcmp(own, pattern) == 0 : own == pattern;
+        if (same && splitters[i].digits == digits) return splitters[i].name;
+    }
+    return NULL;
+}
+
 bool sp_pieces_know_pattern(const char *pattern) {
     for (int i = 0; i < N_SPLITTERS; i++)
         if (splitters[i].pattern && strcmp(splitters[i].pattern, pattern) == 0) return true;

@@ -69,6 +69,16 @@ static void put_pieces(json_t *keys, const pieces *list, const char *kind, const
     put(keys, GGML "token_type", list->types);
 }
 
+/* Pieces without use up to `vocabulary`, the model's. */
+static void fill_up(json_t *keys, int64_t vocabulary) {
+    json_t *tokens = json_object_get(keys, GGML "tokens"), *scores = json_object_get(keys, GGML "scores");
+    for (int64_t id = (int64_t)json_array_size(tokens); id < vocabulary; id++) {
+        json_array_append_new(tokens, json_sprintf("[PAD%" PRId64 "]", id));
+        if (scores) json_array_append_new(scores, json_real(-10000));
+        json_array_append_new(json_object_get(keys, GGML "token_type"), json_integer(SP_PIECE_UNUSED));
+    }
+}
+
 static void put_id(json_t *keys, const char *key, int64_t id) {
     if (id >= 0) put(keys, key, json_integer(id));
 }
@@ -118,20 +128,6 @@ static sp_status copy_sentencepiece(json_t *keys, const sp_tokenizer *tokenizer)
 
 /* ---- from tokenizer.json --------------------------------------------------------------------------------------- */
 
-/* llama.cpp's names of splitters: by the expression of a Split, or by the steps before ByteLevel. */
-static const struct {
-    const char *pattern, *name;
-} splitters[] = {
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|"
-     "\\s+(?!\\S)|\\s+",
-     "llama-bpe"},
-    {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!"
-     "\\S)|\\s+",
-     "qwen2"},
-};
-
 static bool type_is(const json_t *json, const char *type) {
     const char *own = json_string_value(json_object_get(json, "type"));
     return own && strcmp(own, type) == 0;
@@ -156,13 +152,10 @@ static sp_status find_splitter(const char **name, const json_t *json, const char
                  *digits = find_step(steps, "pretokenizers", "Digits");
     const json_t *bytes = find_step(steps, "pretokenizers", "ByteLevel");
     const char *pattern = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
-    *name = NULL;
-    bool prefixed = json_is_true(json_object_get(bytes, "add_prefix_space"));
+    bool one_by_one = json_is_true(json_object_get(digits, "individual_digits"));
     bool splits = !json_is_false(json_object_get(bytes, "use_regex"));
-    if (!split && !prefixed && splits)
-        *name = digits && json_is_true(json_object_get(digits, "individual_digits")) ? "smollm" : "gpt-2";
-    for (size_t i = 0; pattern && !prefixed && !splits && i < sizeof splitters / sizeof *splitters; i++)
-        if (strcmp(pattern, splitters[i].pattern) == 0) *name = splitters[i].name;
+    *name = (split != NULL) == splits || (split && !pattern) ? NULL : sp_pieces_splitter_name(pattern, one_by_one);
+    if (json_is_true(json_object_get(bytes, "add_prefix_space"))) *name = NULL;
     SP_REQUIRE(*name, SP_UNSUPPORTED, "%s: GGUF has no name for its pre_tokenizer", source);
     return SP_OK;
 }
@@ -175,8 +168,12 @@ static sp_status list_tokens(pieces *list, const json_t *json, const sp_tokenize
         char hole[40];
         snprintf(hole, sizeof hole, "[PAD%" PRId64 "]", id);
         bool is_byte = token->n_bytes == 6 && memcmp(token->text, "<0x", 3) == 0 && token->text[5] == '>';
-        int type = !token->text ? 5 : token->special ? 3 : is_byte ? 6 : 1;
-        if (token->text && json_is_string(unk) && strcmp(json_string_value(unk), token->text) == 0) type = 2;
+        int type = !token->text     ? SP_PIECE_UNUSED
+                   : token->special ? SP_PIECE_CONTROL
+                   : is_byte        ? SP_PIECE_BYTE
+                                    : SP_PIECE_NORMAL;
+        if (token->text && json_is_string(unk) && strcmp(json_string_value(unk), token->text) == 0)
+            type = SP_PIECE_UNKNOWN;
         json_array_append_new(list->tokens, json_string(token->text ? token->text : hole));
         json_array_append_new(list->types, json_integer(type));
     }
@@ -186,7 +183,7 @@ static sp_status list_tokens(pieces *list, const json_t *json, const sp_tokenize
         int64_t id = json_integer_value(json_object_get(added, "id"));
         bool special = json_is_true(json_object_get(added, "special"));
         if (!special && id >= 0 && id < tokenizer->vocabulary)
-            json_array_set_new(list->types, (size_t)id, json_integer(4));
+            json_array_set_new(list->types, (size_t)id, json_integer(SP_PIECE_USER_DEFINED));
     }
     SP_REQUIRE((int64_t)json_array_size(list->tokens) == tokenizer->vocabulary, SP_UNSUPPORTED,
                "%s: a piece is not UTF-8, which has no place in GGUF", tokenizer->path);
@@ -309,12 +306,13 @@ static bool begins_with(const char *path, const char *bytes) {
     return same;
 }
 
-sp_status sp_tokenizer_gguf(const sp_tokenizer *tokenizer, char **keys) {
+sp_status sp_tokenizer_gguf(const sp_tokenizer *tokenizer, int64_t vocabulary, char **keys) {
     *keys = NULL;
     json_t *json = json_object();
     sp_status status = begins_with(tokenizer->path, "GGUF")                  ? copy_gguf(json, tokenizer->path)
                        : strcmp(tokenizer->kind->name, "sentencepiece") == 0 ? copy_sentencepiece(json, tokenizer)
                                                                              : copy_json(json, tokenizer);
+    if (status == SP_OK) fill_up(json, vocabulary);
     if (status == SP_OK) status = sp_json_format(keys, json, 1);
     json_decref(json);
     return status;
