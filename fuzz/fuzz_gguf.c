@@ -14,12 +14,14 @@ static void require(bool holds) {
     if (!holds) abort();
 }
 
+static volatile double sink; /* keeps what is read from being left out */
+
 static void walk_values(const sp_gguf *file) {
     for (int64_t i = 0; i < sp_gguf_n_values(file); i++) {
         const sp_gguf_value *value = sp_gguf_value_at(file, i);
         require(sp_gguf_find(file, value->key) == value);
         const uint8_t *at = value->data;
-        volatile double sum = 0;
+        double sum = 0;
         for (int64_t j = 0; j < value->n; j++) {
             if (value->kind == SP_GGUF_STRING) {
                 sp_gguf_string text = sp_gguf_next_string(&at);
@@ -28,6 +30,7 @@ static void walk_values(const sp_gguf *file) {
                 sum += sp_gguf_number_at(value, j) + (double)sp_gguf_integer_at(value, j);
             }
         }
+        sink = sum;
     }
 }
 
