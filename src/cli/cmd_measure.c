@@ -49,8 +49,9 @@ static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is measured:", 1},
     {"data", KEY_DATA, "DIR", 0, "token shards made by softpick tokenize; their validation split is read", 0},
     {"measures", KEY_MEASURES, "LIST", 0,
-     "names with commas between them, or all (default: those without a star below, the quick ones)", 0},
-    {"length", KEY_LENGTH, "N", 0, "tokens per sample (default: 512, or the model's positions if fewer)", 0},
+     "names with commas between them, or all (default: the quick ones, without a star below)", 0},
+    {"length", KEY_LENGTH, "N", 0,
+     "tokens per sample (default: the last of --lengths, else 512, or the model's positions if fewer)", 0},
     {"T", 0, NULL, OPTION_ALIAS, NULL, 0},
     {"lengths", KEY_LENGTHS, "LIST", 0,
      "lengths of which sink rates are told, all from the same pass (default: 16,32,64,... and the length)", 0},
@@ -145,7 +146,7 @@ static char *add_definitions(int key, const char *text, void *input) {
     size_t n_bytes;
     FILE *stream = open_memstream(&help, &n_bytes);
     if (!stream) return NULL;
-    fputs("Measures:\n", stream);
+    fputs("Measures (*: not by default):\n", stream);
     for (int i = 0; sp_measure_name(i); i++) {
         fprintf(stream, "  %s%s\n", sp_measure_name(i), sp_measure_is_default(i) ? "" : " *");
         print_wrapped(stream, sp_measure_definition(i));
