@@ -64,8 +64,24 @@ static void check_text(const sp_tokenizer *tokenizer, const json_t *ids, const j
     sp_decoder_free(decoder);
 }
 
+/* The tokenizer of a family, with another decoder. */
+static sp_tokenizer *open_with_decoder(const json_t *family) {
+    sp_tokenizer *tokenizer;
+    json_t *tree;
+    char file[128];
+    snprintf(file, sizeof file, "tokenizer/%s.json", json_string_value(json_object_get(family, "tokenizer")));
+    assert_ok(sp_json_read(&tree, vector_path(file)));
+    json_object_set(tree, "decoder", json_object_get(family, "decoder"));
+    assert_ok(sp_json_write(at("decoder.json"), tree));
+    json_decref(tree);
+    assert_ok(sp_tokenizer_open(&tokenizer, at("decoder.json")));
+    return tokenizer;
+}
+
 static void check_family(const json_t *family) {
-    sp_tokenizer *tokenizer = open_family(json_string_value(json_object_get(family, "tokenizer")));
+    bool other = json_object_get(family, "decoder");
+    sp_tokenizer *tokenizer =
+        other ? open_with_decoder(family) : open_family(json_string_value(json_object_get(family, "tokenizer")));
     const json_t *item;
     size_t i;
     json_array_foreach(json_object_get(family, "encode"), i, item) {
@@ -73,7 +89,7 @@ static void check_family(const json_t *family) {
         check_tokens(tokenizer, item, "special", SP_ENCODE_SPECIAL);
         check_tokens(tokenizer, item, "template", SP_ENCODE_SPECIAL | SP_ENCODE_TEMPLATE);
     }
-    assert_true(i > 15);
+    assert_true(i > 15 || other);
     json_array_foreach(json_object_get(family, "decode"), i, item) {
         const json_t *ids = json_object_get(item, "ids");
         check_text(tokenizer, ids, json_object_get(item, "text"), true);
@@ -89,7 +105,7 @@ static void families_agree_with_hugging_face(void **state) {
     size_t i;
     assert_ok(sp_json_read(&families, vector_path("tokenizers.json")));
     json_array_foreach(families, i, family) check_family(family);
-    assert_int_equal(i, 7);
+    assert_int_equal(i, 15);
     json_decref(families);
 }
 

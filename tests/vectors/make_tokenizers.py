@@ -119,6 +119,17 @@ def odd():
     return tokenizer
 
 
+DECODERS = [
+    None,
+    decoders.Fuse(),
+    decoders.Metaspace(prepend_scheme="never"),
+    decoders.Sequence([decoders.Strip("a", 1, 0), decoders.Replace("b", "B▁")]),
+    decoders.Sequence([decoders.Replace(Regex("[bc]+"), "-"), decoders.Fuse(), decoders.Strip("a", 3, 1)]),
+    decoders.Sequence([decoders.Fuse(), decoders.Strip("c", 0, 2)]),
+    decoders.Sequence([decoders.Fuse(), decoders.Replace("a##b", "<0x41>"), decoders.ByteFallback()]),
+    decoders.Sequence([decoders.ByteLevel(), decoders.Strip("[", 1, 0), decoders.Replace("#", "")]),
+]
+
 TEXTS = [
     "",
     " ",
@@ -187,6 +198,20 @@ def main():
             if "\0" not in tokenizer.decode(ids, skip_special_tokens=False)  # C's JSON has none in strings
         ]
         expected.append({"tokenizer": name, "encode": cases, "decode": decoded})
+    with_decoder = made["odd"]
+    for decoder in DECODERS:
+        with_decoder.decoder = decoder
+        tree = json.loads(with_decoder.to_str())["decoder"]
+        size = with_decoder.get_vocab_size()
+        decoded = []
+        for _ in range(40):
+            ids = [rng.randrange(size) for _ in range(rng.randrange(3, 12))]
+            try:
+                text = with_decoder.decode(ids, skip_special_tokens=False)
+            except BaseException:  # Strip panics where it would cut more than there is
+                continue
+            decoded.append({"ids": ids, "text": text, "all": text})
+        expected.append({"tokenizer": "odd", "decoder": tree, "encode": [], "decode": decoded})
     with open("tokenizers.json", "w") as file:
         json.dump(expected, file, ensure_ascii=True, separators=(",", ":"))
         file.write("\n")
