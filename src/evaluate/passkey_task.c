@@ -15,6 +15,7 @@ enum { ANSWER_TOKENS = 10, AUTOMATIC_LENGTHS = 5 };
 
 /* One length's column has n_depths * n_trials prompts, depth by depth. */
 typedef struct passkey_grid {
+    const sp_evaluate_options *options;
     const sp_passkey_protocol *protocol;
     int64_t *lengths; /* characters of filler */
     int64_t n_lengths;
@@ -24,9 +25,20 @@ typedef struct passkey_grid {
     int64_t *right;        /* (n_lengths, n_depths): prompts answered rightly */
     double *prompt_tokens; /* (n_lengths): tokens of prompts, summed */
     bool *fits;            /* (n_lengths): no prompt, with its answer, is longer than the model sees */
+    int64_t n_done;        /* prompts of columns that are done */
 } passkey_grid;
 
 static int64_t n_column(const passkey_grid *grid) { return grid->n_depths * grid->n_trials; }
+
+/* `done` prompts of a column. */
+static int report_progress(void *user, const char *what, int64_t done, int64_t total) {
+    (void)what;
+    (void)total;
+    const passkey_grid *grid = user;
+    const sp_evaluate_options *options = grid->options;
+    if (!options->progress) return 0;
+    return options->progress(options->progress_user, "passkey", grid->n_done + done, grid->n_lengths * n_column(grid));
+}
 
 static double depth_at(const passkey_grid *grid, int64_t i) {
     if (grid->random_depths) return -1;
@@ -83,7 +95,8 @@ static sp_status make_column(passkey_trial *trials, const sp_evaluation *evaluat
 
 /* ---- answers ---- */
 
-static sp_status score_trials(bool *right, sp_evaluation *evaluation, const passkey_trial *trials, int64_t n) {
+static sp_status score_trials(bool *right, sp_evaluation *evaluation, passkey_grid *grid, const passkey_trial *trials,
+                              int64_t n) {
     sp_score_item *items = NULL;
     SP_TRY(sp_allocate((void **)&items, n * (int64_t)sizeof *items, "passkey prompts to score"));
     for (int64_t i = 0; i < n; i++) {
@@ -93,6 +106,8 @@ static sp_status score_trials(bool *right, sp_evaluation *evaluation, const pass
     sp_score_options options = sp_score_options_default();
     options.batch_tokens = evaluation->options->batch_tokens;
     options.counts = &evaluation->counts;
+    options.progress = report_progress;
+    options.progress_user = grid;
     sp_status status = sp_score(evaluation->model, items, n, &options);
     for (int64_t i = 0; status == SP_OK && i < n; i++) right[i] = items[i].greedy;
     free(items);
@@ -110,7 +125,8 @@ static int keep_token(void *user, int32_t token) {
     return 0;
 }
 
-static sp_status generate_trials(bool *right, sp_evaluation *evaluation, const passkey_trial *trials, int64_t n) {
+static sp_status generate_trials(bool *right, sp_evaluation *evaluation, passkey_grid *grid,
+                                 const passkey_trial *trials, int64_t n) {
     sp_sampling sampling = sp_sampling_default();
     sampling.temperature = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -122,6 +138,7 @@ static sp_status generate_trials(bool *right, sp_evaluation *evaluation, const p
         SP_TRY(sp_tokenizer_decode(evaluation->tokenizer, generated.tokens, generated.n, &text, &n_text));
         right[i] = sp_passkey_found(text, trials[i].key);
         free(text);
+        SP_REQUIRE(report_progress(grid, "passkey", i + 1, n) == 0, SP_CANCELLED, "passkey was stopped");
     }
     return SP_OK;
 }
@@ -135,7 +152,7 @@ static sp_status run_column(sp_evaluation *evaluation, passkey_grid *grid, int64
     SP_TRY_OR_DONE(sp_allocate((void **)&right, n * (int64_t)sizeof *right, "passkey answers"));
     SP_TRY_OR_DONE(make_column(trials, evaluation, grid, column));
     if (!grid->fits[column]) goto done;
-    SP_TRY_OR_DONE((grid->protocol->first_number ? generate_trials : score_trials)(right, evaluation, trials, n));
+    SP_TRY_OR_DONE((grid->protocol->first_number ? generate_trials : score_trials)(right, evaluation, grid, trials, n));
     for (int64_t i = 0; i < n; i++) grid->right[column * grid->n_depths + i / grid->n_trials] += right[i];
 done:
     for (int64_t i = 0; trials && i < n; i++) free(trials[i].tokens);
@@ -178,6 +195,7 @@ done:
 
 static sp_status make_grid(passkey_grid *grid, const sp_evaluation *evaluation) {
     const sp_passkey_options *options = &evaluation->options->passkey;
+    grid->options = evaluation->options;
     SP_TRY(sp_passkey_protocol_find(&grid->protocol, options->protocol));
     SP_REQUIRE(options->n_depths >= 0 && options->n_trials >= 1, SP_BAD_ARGUMENT,
                "passkey: %lld depths and %lld trials, not at least 0 and 1", (long long)options->n_depths,
@@ -203,13 +221,9 @@ static void free_grid(passkey_grid *grid) {
 }
 
 static sp_status run_grid(sp_evaluation *evaluation, passkey_grid *grid) {
-    const sp_evaluate_options *options = evaluation->options;
     for (int64_t i = 0; i < grid->n_lengths; i++) {
         SP_TRY(run_column(evaluation, grid, i));
-        int stop = options->progress ? options->progress(options->progress_user, "passkey", (i + 1) * n_column(grid),
-                                                         grid->n_lengths * n_column(grid))
-                                     : 0;
-        SP_REQUIRE(!stop, SP_CANCELLED, "passkey: stopped");
+        grid->n_done += n_column(grid);
     }
     return SP_OK;
 }
