@@ -291,6 +291,10 @@ static void what_is_wrong_is_named(void **state) {
         {"{\"model_type\":\"llama\",\"eos_token_id\":[]}", "eos_token_id"},
         {"{\"model_type\":\"llama\",\"eos_token_id\":[1,\"a\"]}", "eos_token_id"},
         {"{\"model_type\":\"llama\",\"eos_token_id\":[1,32000]}", "32000"},
+        {"{\"model_type\":\"llama\",\"eos_token_id\":[-1,2]}", "below 0"},
+        {"{\"model_type\":\"llama\",\"num_hidden_layers\":65536,\"hidden_size\":1048576,\"num_attention_heads\":65536,"
+         "\"head_dim\":4096}",
+         "larger than any memory"},
         {"{\"model_type\":\"qwen2\",\"use_sliding_window\":true,\"max_window_layers\":3}", "max_window_layers"},
         {"{\"model_type\":\"qwen2\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\"]}", "layer_types"},
         {"{\"model_type\":\"qwen2\",\"num_hidden_layers\":2,\"layer_types\":[\"full_attention\",\"sliding_attention\"]"

@@ -49,6 +49,11 @@ static sp_status check_sizes(const sp_model_config *c) {
                c->n_kv_heads);
     SP_REQUIRE(c->head_width % 2 == 0, SP_BAD_ARGUMENT, "head_dim is %" PRId64 ": rotary positions need it even",
                c->head_width);
+    /* Each size may be large, not all together: numbers and bytes are counted in 63 bits. */
+    double per_layer =
+        (double)c->width * (4.0 * (double)c->n_heads * (double)c->head_width + 4.0 * (double)c->ffn_width);
+    double numbers = (double)c->n_layers * per_layer + 2.0 * (double)c->vocabulary * (double)c->width;
+    SP_REQUIRE(numbers < 0x1p56, SP_BAD_ARGUMENT, "a model of %.3g numbers is larger than any memory", numbers);
     return SP_OK;
 }
 

@@ -127,9 +127,11 @@ static sp_status read_eos(reading *r) {
     int64_t n = (int64_t)json_array_size(value);
     SP_REQUIRE(n >= 1 && n <= 1 + SP_MODEL_MORE_EOS, SP_UNSUPPORTED,
                "%s: \"%s\" has %" PRId64 " tokens: 1 to %d are supported", r->source, name, n, 1 + SP_MODEL_MORE_EOS);
-    SP_TRY(read_token(&r->config.eos, name, json_array_get(value, 0), r->source));
-    for (int64_t i = 1; i < n; i++)
-        SP_TRY(read_token(&r->config.more_eos[i - 1], name, json_array_get(value, (size_t)i), r->source));
+    for (int64_t i = 0; i < n; i++) {
+        int32_t *token = i == 0 ? &r->config.eos : &r->config.more_eos[i - 1];
+        SP_TRY(read_token(token, name, json_array_get(value, (size_t)i), r->source));
+        SP_REQUIRE(*token >= 0, SP_BAD_FILE, "%s: \"%s\" lists a token below 0", r->source, name);
+    }
     r->config.n_more_eos = n - 1;
     return SP_OK;
 }
