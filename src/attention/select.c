@@ -171,16 +171,20 @@ static const sp_attention_row rows[] = {
 const sp_variant_table sp_attention_table = {
     .variable = "SP_ATTENTION", .rows = rows, .row_bytes = sizeof *rows, .n_rows = sizeof rows / sizeof *rows};
 
-#if SP_WITH_CUDA
-/* By the best row of the CPU, whatever row the environment names for the GPU. */
-static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_function function, void *user) {
-    sp_attention host;
+sp_status sp_attention_host_rows(const sp_attention *problem, sp_attention_row_function function, void *user) {
     const char *why = "";
     sp_status status = SP_UNSUPPORTED;
-    SP_TRY(sp_sm80_keys_download(problem, &host));
-    sp_attention_question question = {&host, SP_ATTENTION_FORWARD};
+    sp_attention_question question = {problem, SP_ATTENTION_FORWARD};
     for (int i = 0; i < sp_attention_table.n_rows && status == SP_UNSUPPORTED; i++)
-        if (sp_variant_takes(&sp_attention_table, i, &question, &why)) status = rows[i].rows(&host, function, user);
+        if (sp_variant_takes(&sp_attention_table, i, &question, &why)) status = rows[i].rows(problem, function, user);
+    return status;
+}
+
+#if SP_WITH_CUDA
+static sp_status rows_sm80(const sp_attention *problem, sp_attention_row_function function, void *user) {
+    sp_attention host;
+    SP_TRY(sp_sm80_keys_download(problem, &host));
+    sp_status status = sp_attention_host_rows(&host, function, user);
     sp_sm80_keys_release(&host);
     return status;
 }

@@ -27,4 +27,9 @@ extern const sp_variant_table sp_attention_table;
 SP_MUST_CHECK sp_status sp_attention_select(const sp_attention *problem, sp_attention_pass pass,
                                             const sp_attention_row **row);
 
+/* Rows of a checked problem in host memory, by the best row of the CPU whatever row the environment names: for problems
+ * that were copied from a GPU, where the name may be one of the GPU's. */
+SP_MUST_CHECK sp_status sp_attention_host_rows(const sp_attention *problem, sp_attention_row_function function,
+                                               void *user);
+
 #endif

@@ -2,6 +2,7 @@
 #include "measure/host_problem.h"
 
 #include "attention/problem.h"
+#include "attention/select.h"
 
 /* Numbers from the tensor's first to its last. */
 static int64_t span_of(const sp_tensor *tensor) {
@@ -51,4 +52,9 @@ void sp_host_problem_end(sp_host_problem *host) {
         if (host->read[i]) sp_device_read_end(host->device, host->read[i]);
     if (host->device) sp_device_close(host->device);
     *host = (sp_host_problem){0};
+}
+
+sp_status sp_host_problem_rows(const sp_host_problem *host, const sp_attention *part,
+                               sp_attention_row_function function, void *user) {
+    return host->device->id ? sp_attention_host_rows(part, function, user) : sp_attention_rows(part, function, user);
 }

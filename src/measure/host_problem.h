@@ -16,4 +16,8 @@ typedef struct sp_host_problem {
 SP_MUST_CHECK sp_status sp_host_problem_begin(sp_host_problem *host, const sp_attention *problem);
 void sp_host_problem_end(sp_host_problem *host); /* a zeroed one is fine */
 
+/* As sp_attention_rows, of a part of the problem. */
+SP_MUST_CHECK sp_status sp_host_problem_rows(const sp_host_problem *host, const sp_attention *part,
+                                             sp_attention_row_function function, void *user);
+
 #endif

@@ -292,8 +292,9 @@ static void close_keys(const map_walk *walk, int64_t at, int64_t n) {
 }
 
 /* Walks sequences i .. i + S - 1, which are alike but for their numbers. */
-static sp_status walk_sequences(map_walk *walk, const sp_attention *problem, int64_t i, int64_t group,
+static sp_status walk_sequences(map_walk *walk, const sp_host_problem *host, int64_t i, int64_t group,
                                 int64_t length_min) {
+    const sp_attention *problem = &host->problem;
     const sp_sequence sequence = sp_problem_sequence(problem, i);
     SP_REQUIRE(sequence.n_q == sequence.n_k && sequence.n_q <= walk->T, SP_INTERNAL,
                "a sequence of %" PRId64 " queries and %" PRId64 " keys does not fit samples of %" PRId64 " tokens",
@@ -305,7 +306,7 @@ static sp_status walk_sequences(map_walk *walk, const sp_attention *problem, int
         sp_attention part = part_of(walk, problem, &sequence, t);
         memset(walk->live, 0, (size_t)(n_heads * SP_MAP_ROWS * walk->n_words) * sizeof *walk->live);
         mark_seen(walk, problem, &sequence, t);
-        SP_TRY(sp_attention_rows(&part, add_row, walk));
+        SP_TRY(sp_host_problem_rows(host, &part, add_row, walk));
         for (int64_t at = 0; at < n_heads; at += group) count_sizes(walk, true, at, group);
     }
     if (sequence.n_q == 0 || sequence.n_q < length_min) return SP_OK;
@@ -326,7 +327,7 @@ sp_status sp_map_sums_add(sp_map_sums *sums, int64_t layer, const sp_attention *
     SP_TRY(sp_host_problem_begin(&host, problem));
     sp_status status = walk_open(&walk, sums, problem->cu_q ? 1 : problem->q.shape[0]);
     for (int64_t i = 0; status == SP_OK && i < sp_problem_n_sequences(problem); i += walk.S) {
-        status = walk_sequences(&walk, &host.problem, i, sums->group, length_min);
+        status = walk_sequences(&walk, &host, i, sums->group, length_min);
         if (status == SP_OK) merge_walk(sums, layer, &walk);
     }
     sp_host_problem_end(&host);
