@@ -7,7 +7,8 @@
 
 #include "base/status.h"
 
-/* Parses a document; SP_BAD_FILE with `source`, line and column otherwise.  Release with json_decref. */
+/* Parses a document; SP_BAD_FILE with `source`, line and column otherwise.  Release with json_decref.  Whole numbers
+ * beyond 64 bits become reals: transformers writes 10^30 for "no limit" into tokenizer_config.json. */
 SP_MUST_CHECK sp_status sp_json_parse(json_t **out, const char *text, int64_t n_bytes, const char *source);
 /* Reads and parses a file. */
 SP_MUST_CHECK sp_status sp_json_read(json_t **out, const char *path);
