@@ -73,7 +73,7 @@ static void llama_config_means_softmax_and_fills_defaults(void **state) {
     assert_true(c.rope_theta > 4.9e5);
 }
 
-static void fla_config_of_the_paper_is_its_340m_model(void **state) {
+static void fla_configs_of_the_paper_are_its_models(void **state) {
     (void)state;
     sp_model_config c;
     assert_int_equal(sp_model_config_parse(
@@ -85,7 +85,16 @@ static void fla_config_of_the_paper_is_its_340m_model(void **state) {
                      SP_OK);
     assert_int_equal(c.attention_function, SP_NORMALIZER_SOFTPICK);
     assert_int_equal(c.ffn_width, 2816);
-    assert_int_equal(sp_model_config_n_parameters(&c), 373867520); /* paper.md 5.2 */
+    assert_int_equal(sp_model_config_n_parameters(&c), 373867520);
+    assert_int_equal(
+        sp_model_config_parse(
+            &c,
+            "{\"model_type\":\"transformer\",\"attn_impl\":\"parallel_softpick_attn\",\"attention_bias\":false,"
+            "\"hidden_size\":2048,\"num_hidden_layers\":32,\"num_heads\":32,\"num_kv_heads\":null,"
+            "\"intermediate_size\":null,\"pad_token_id\":2,\"elementwise_gate\":false}",
+            "c"),
+        SP_OK);
+    assert_int_equal(sp_model_config_n_parameters(&c), 1775372288);
 }
 
 static sp_model_config read(const char *json) {
@@ -321,7 +330,7 @@ int main(void) {
         cmocka_unit_test(written_config_is_read_again),
         cmocka_unit_test(only_plain_softmax_calls_itself_llama),
         cmocka_unit_test(llama_config_means_softmax_and_fills_defaults),
-        cmocka_unit_test(fla_config_of_the_paper_is_its_340m_model),
+        cmocka_unit_test(fla_configs_of_the_paper_are_its_models),
         cmocka_unit_test(a_model_is_written_as_the_type_that_computes_it),
         cmocka_unit_test(what_other_makers_have_is_kept),
         cmocka_unit_test(positions_are_read_as_written_before_and_after_transformers_5),
