@@ -65,6 +65,7 @@ static inline void use_tokenizer(const sp_tokenizer *tokenizer) {
         " the river  carries\n\n 1984 stones ",
         "\xe2\x96\x81\xe4\xbd\xa0\xf0\x9f\x98\x80 e\xcc\x81\xc2\xa0\t",
         "\x01",
+        "\xe2\x96 \xff\xc3(\xed\xa0\x80\xf0\x9f", /* no UTF-8 */
         "</s><s> <|endoftext|>\r\nisn't aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int32_t *tokens;
