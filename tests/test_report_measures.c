@@ -151,7 +151,7 @@ static void rollouts_are_drawn(void **state) {
 static void tasks_have_differences_and_standard_errors(void **state) {
     (void)state;
     char *page = page_of(sample_results()), *section = section_of(page, "evaluation"), *text = text_of(section);
-    assert_has(text, "arc_easy 2,376 questionsacc41.0% \xc2\xb1"
+    assert_has(text, "arc_easy 2,376 samplesacc41.0% \xc2\xb1"
                      "1.0%43.0% \xc2\xb1"
                      "1.0%+2.0 points \xc2\xb1"
                      "1.4%");

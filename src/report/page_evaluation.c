@@ -84,7 +84,7 @@ static void write_task_name(FILE *page, const sp_results_model *model, const cha
     if (first) {
         double n = n_samples_of(model, task);
         sp_html_text(page, task);
-        if (!isnan(n)) fprintf(page, " <small>%s questions</small>", sp_html_number_of(n, SP_HTML_UNIT_COUNT).text);
+        if (!isnan(n)) fprintf(page, " <small>%s samples</small>", sp_html_number_of(n, SP_HTML_UNIT_COUNT).text);
     }
     fputs("</th>", page);
 }
