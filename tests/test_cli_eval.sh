@@ -90,6 +90,28 @@ fi
 expect 0 eval run --tasks arc_easy --data data --limit 20 --out results --samples
 [ "$(find results -name 'results_*.json' | wc -l)" = 1 ] || wrong "there is not one result file"
 [ "$(cat results/*/samples_arc_easy_*.jsonl | wc -l)" = 20 ] || wrong "there are not 20 sample lines"
+if command -v python3 >/dev/null; then
+    python3 - <<'EOF' || wrong "the samples are not as expected"
+import glob, hashlib, json
+results = json.load(open(glob.glob("results/run*/results_*.json")[0]))
+digest = lambda text: hashlib.sha256(text.encode()).hexdigest()
+hashes, right = "", 0
+for i, line in enumerate(open(glob.glob("results/run*/samples_arc_easy_*.jsonl")[0])):
+    s = json.loads(line)
+    assert s["doc_id"] == i and s["metrics"] == ["acc", "acc_norm"]
+    arguments = list(s["arguments"].values())
+    sums = [float(response[0][0]) for response in s["resps"]]
+    assert [list(response[0]) for response in s["resps"]] == s["filtered_resps"] and len(sums) == len(arguments) == 3
+    assert s["acc"] == float(sums.index(max(sums)) == int(s["target"]))
+    assert arguments[1]["arg_1"] == " " + s["doc"]["choices"][1]
+    own = [digest(json.dumps(s["doc"], indent=2, ensure_ascii=False)), digest(arguments[0]["arg_0"]), digest(s["target"])]
+    assert own == [s["doc_hash"], s["prompt_hash"], s["target_hash"]]
+    hashes += "".join(own)
+    right += s["acc"]
+assert results["task_hashes"]["arc_easy"] == digest(hashes)
+assert abs(results["results"]["arc_easy"]["acc,none"] - right / 20) < 1e-15
+EOF
+fi
 [ -z "$(find results -name 'unfinished*')" ] || wrong "answers of a finished run are still there"
 
 # Ctrl-C, and on from there
