@@ -35,6 +35,9 @@ PATTERNS = [
     r"[^\p{Han}&&[^\p{P}a-z]]+", r"(?<=\s)\S", r"(?<!\p{L})\p{L}", r"a*", r"(?:ab?){2}?", r"\p{N}{1,2}+", r"x{,2}y", r"\s*?\n",
     r"\p{L}++'", r"(?>\p{L}+)s", r"(?m:.+)", r".+", r"[[:punct:]]", r"[[:alpha:][:digit:]]+", r"[[:^space:]]", r"\h+",
     r"(?i)[a-z]+", r"(?i:[^k])", r"(?i:'(?:s|re)|the)", r"\p{^Lu}\P{Ll}", r"\Athe|river\z", r"\p{Alphabetic}+", r"[-a\]]", r"\x{e9}|\x41|\u00df",
+    " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", "[0-9][0-9][0-9]",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+",
+    CASED.replace(r"\p{M}]", r"\p{M}&&[^\p{Han}]]") + r"|[\p{Han}]+",
     r"[\w&&[^\d]]+", r"[\s\S]{3}", r"(the|river)+?", r"(?:)", r"\p{Latin}+|\p{Hiragana}|\p{Katakana}|\p{Hangul}+",
 ]
 BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
