@@ -175,8 +175,14 @@ done:
     return status;
 }
 
+static void print_warning(void *user, sp_log_level level, const char *line) {
+    (void)user;
+    if (level >= SP_LOG_WARNING) fprintf(stderr, "%s\n", line);
+}
+
 int cmd_convert(int argc, char **argv) {
     convert_arguments arguments = {.kind = cli_conversion_kind_at(0)};
+    sp_log_set(print_warning, NULL);
     cli_parse(&parser, argc, argv, &arguments);
     sp_status status = convert(&arguments);
     return status == SP_OK ? CLI_DONE : cli_fail(status);
