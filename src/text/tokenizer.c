@@ -30,6 +30,7 @@ typedef struct file_bytes {
 
 static sp_status load_json(sp_tokenizer *tokenizer, file_bytes bytes) {
     json_t *json;
+    tokenizer->hash = sp_hash_bytes(0, bytes.data, bytes.n);
     SP_TRY(sp_json_parse(&json, bytes.data, bytes.n, tokenizer->path));
     sp_status status = sp_tokenizer_load_json(tokenizer, json);
     json_decref(json);
@@ -64,6 +65,7 @@ static sp_status load_gguf(sp_tokenizer *tokenizer, file_bytes bytes) {
 }
 
 static sp_status load_sentencepiece(sp_tokenizer *tokenizer, file_bytes bytes) {
+    tokenizer->hash = sp_hash_bytes(0, bytes.data, bytes.n);
     return sp_tokenizer_load_sentencepiece(tokenizer, bytes.data, bytes.n);
 }
 
@@ -93,7 +95,7 @@ static const struct {
     {is_anything, load_sentencepiece},
 };
 
-/* The tokenizer_config.json beside the file; NULL when there is none. */
+/* The tokenizer_config.json beside the file; NULL when there is none.  Files of pieces tell themselves what it would. */
 static sp_status read_config(json_t **config, const char *path) {
     static const char name[] = "tokenizer_config.json";
     *config = NULL;
@@ -111,27 +113,20 @@ static sp_status read_config(json_t **config, const char *path) {
 
 static sp_status load(sp_tokenizer *tokenizer) {
     sp_file_map map;
-    json_t *config;
     SP_TRY(sp_file_map_open(&map, tokenizer->path));
     file_bytes bytes = {(const char *)map.data, map.n_bytes};
     sp_status status = SP_OK;
     SP_REQUIRE_OR_DONE(bytes.n > 0, SP_BAD_FILE, "%s: the file is empty", tokenizer->path);
     int kind = 0;
     while (!formats[kind].is(bytes)) kind++;
-    tokenizer->hash = sp_hash_bytes(0, bytes.data, bytes.n);
     SP_TRY_OR_DONE(formats[kind].load(tokenizer, bytes));
-    SP_TRY_OR_DONE(read_config(&config, tokenizer->path));
-    if (config) {
-        json_decref(tokenizer->config);
-        tokenizer->config = config;
-    }
+    if (!tokenizer->config) SP_TRY_OR_DONE(read_config(&tokenizer->config, tokenizer->path));
     status = sp_tokenizer_read_special(tokenizer, tokenizer->config);
 done:
     sp_file_map_close(&map);
     return status;
 }
 
-/* The tokenizer's file in a folder; without one the name that older folders have, for the message. */
 static sp_status find_file(char *path, int64_t path_bytes, const char *folder) {
     for (int i = 0; i < N_NAMES; i++) {
         SP_TRY(sp_path_join(path, path_bytes, folder, names[i]));
