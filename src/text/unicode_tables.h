@@ -1,4 +1,4 @@
-/* Data about code points, made by tools/unicode_tables.py.  Used by unicode_set.c and unicode_case.c alone. */
+/* Data about code points, made by tools/unicode_tables.py.  Used by unicode_*.c and regex_class.c. */
 #ifndef SP_TEXT_UNICODE_TABLES_H
 #define SP_TEXT_UNICODE_TABLES_H
 
