@@ -67,12 +67,13 @@ static sp_score_item *read_items(int32_t *file, int64_t n_numbers, const sp_mode
 
 static void print_profile(sp_model *model, double seconds) {
     sp_model_profile p = sp_model_profile_read(model, true);
-    double known = p.matmul + p.attention + p.norm + p.rope + p.swiglu + p.embedding + p.loss;
+    double known = p.matmul + p.attention + p.norm + p.rope + p.swiglu + p.embedding + p.loss + p.other;
     if (known == 0) return;
-    printf("  products %.1f%%, attention %.1f%%, norms %.1f%%, rope %.1f%%, swiglu %.1f%%, embedding %.1f%%, "
-           "predictions %.1f%%, rest %.1f%%\n",
-           100 * p.matmul / seconds, 100 * p.attention / seconds, 100 * p.norm / seconds, 100 * p.rope / seconds,
-           100 * p.swiglu / seconds, 100 * p.embedding / seconds, 100 * p.loss / seconds, 100 * (1 - known / seconds));
+    printf("  products %.1f%%, attention %.1f%%, gathering %.1f%%, norms %.1f%%, rope %.1f%%, swiglu %.1f%%, "
+           "embedding %.1f%%, predictions %.1f%%, rest %.1f%%\n",
+           100 * p.matmul / seconds, 100 * p.attention / seconds, 100 * p.other / seconds, 100 * p.norm / seconds,
+           100 * p.rope / seconds, 100 * p.swiglu / seconds, 100 * p.embedding / seconds, 100 * p.loss / seconds,
+           100 * (1 - known / seconds));
 }
 
 static void measure(sp_model *model, sp_score_item *items, int64_t n_items, int64_t batch_tokens, bool share) {

@@ -87,6 +87,7 @@ static sp_status attend(sp_model *model, int64_t layer, const sp_batch *batch, s
     sp_attention problem;
     if (cache) SP_TRY(append(cache, model, layer, batch->T));
     if (batch->continues) SP_TRY(sp_gathered_copy(model, layer));
+    sp_lap(model, &model->profile.other);
     sp_layer_attention(&problem, model, layer, batch, cache);
     bool few = cache && batch->T <= FEW_TOKENS;
     SP_TRY(sp_model_fit_attention(model, &problem, few ? SP_ATTENTION_DECODE : SP_ATTENTION_FORWARD));
