@@ -264,26 +264,22 @@ static sp_status find_splitter(const builder *b, int *at) {
 
 /* ---- the tree ---- */
 
+/* What can fail comes first: the parts belong to nobody until the tree holds them. */
+static sp_status make_merges(const builder *b, json_t *merges, int *splitter) {
+    if (b->pieces->kind == SP_PIECES_SENTENCEPIECE) return make_scored_merges(b, merges);
+    for (int64_t i = 0; i < b->pieces->n_merges; i++) json_array_append_new(merges, json_string(b->pieces->merges[i]));
+    return find_splitter(b, splitter);
+}
+
 static sp_status make_tree(const builder *b, json_t *merges, json_t **json) {
-    json_t *splitter = json_null(), *normalizer = json_null(), *decoder = byte_level_json(true);
-    bool ignore_merges = false;
-    if (b->pieces->kind == SP_PIECES_BYTE_LEVEL) {
-        int at;
-        SP_TRY(find_splitter(b, &at));
-        for (int64_t i = 0; i < b->pieces->n_merges; i++)
-            json_array_append_new(merges, json_string(b->pieces->merges[i]));
-        splitter = make_splitter(at);
-        ignore_merges = splitters[at].ignore_merges;
-    } else {
-        SP_TRY(make_scored_merges(b, merges));
-        json_decref(decoder);
-        decoder = make_decoder(b);
-        normalizer = make_normalizer(b);
-    }
-    *json =
-        json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
-                  "added_tokens", make_added(b), "normalizer", normalizer, "pre_tokenizer", splitter, "post_processor",
-                  make_template(b), "decoder", decoder, "model", make_model(b, merges, ignore_merges));
+    bool byte_level = b->pieces->kind == SP_PIECES_BYTE_LEVEL;
+    int at = 0;
+    SP_TRY(make_merges(b, merges, &at));
+    *json = json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
+                      "added_tokens", make_added(b), "normalizer", byte_level ? json_null() : make_normalizer(b),
+                      "pre_tokenizer", byte_level ? make_splitter(at) : json_null(), "post_processor", make_template(b),
+                      "decoder", byte_level ? byte_level_json(true) : make_decoder(b), "model",
+                      make_model(b, merges, byte_level && splitters[at].ignore_merges));
     SP_REQUIRE(*json, SP_OUT_OF_MEMORY, "%s: no memory for its tokenizer.json", b->source);
     return SP_OK;
 }
