@@ -6,6 +6,7 @@
  * Without and with sharing of beginnings, each measured once after a batch that is not: tokens a second that are read to
  * score the requests, and of those that passed through the model; the share of 2 operations for each parameter and
  * token that passed, at PEAK operations a second (in the environment; on a GPU 989e12). */
+#define _POSIX_C_SOURCE 200809L
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
