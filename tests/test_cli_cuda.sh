@@ -1,5 +1,5 @@
 #!/bin/sh
-# The tool on a GPU: study, train, resume, measure, generate, bench train, bench attention.  Exit status 77 (skipped) where there is none.
+# The tool on a GPU: study, train, resume, measure, eval, generate, bench train, bench attention.  Exit status 77 (skipped) where there is none.
 # Usage: test_cli_cuda.sh TOOL
 set -u
 # shellcheck source=cli_support.sh
@@ -124,6 +124,26 @@ for name, m in r["models"].items():
 assert r["models"]["softmax"]["sparsity"] == 0 and r["models"]["softpick"]["sparsity"] > 0.01
 END
 [ -s study/report.html ] || wrong "no page"
+
+# ---- eval: two lots of questions, the second made into tokens while the first is asked; answers as on the CPU ----
+mkdir questions
+awk 'BEGIN { for (i = 0; i < 9000; i++)
+    printf "{\"question\":\"line %d says the %d and the %d.\",\"choices\":[\"the %d\",\"and %d says\",\"%d\"],\"gold\":%d}\n",
+           i, i % 7, i % 11, i % 7, i % 5, i, i % 3 }' >questions/arc_easy_test.jsonl
+expect 0 eval whole --tasks arc_easy --data questions --device cuda --out on-gpu --samples
+says out "bf16 on cuda:0"
+expect 0 eval whole --tasks arc_easy --data questions --limit 300 --out on-cpu --samples
+last="softpick eval"
+python <<'END'
+import glob, json
+def samples(out):
+    return [json.loads(line) for line in open(glob.glob(out + "/*/samples_arc_easy_*.jsonl")[0])]
+gpu, cpu = samples("on-gpu"), samples("on-cpu")
+assert len(gpu) == 9000 and len(cpu) == 300
+for ours, theirs in zip(gpu, cpu):
+    for a, b in zip(ours["filtered_resps"], theirs["filtered_resps"]):
+        assert abs(float(a[0]) - float(b[0])) < 0.1 + 0.02 * abs(float(b[0])), (ours["doc_id"], a, b)
+END
 
 # ---- timing ----
 expect 0 bench train --device cuda --preset demo --steps 5 --json
