@@ -8,7 +8,7 @@
   const markers = ["circle", "triangle", "rect", "rectRot", "star", "cross"]; /* by hue, for eyes without colour */
   const short = value => Math.abs(value) >= 1000 ? value.toLocaleString("en") : String(+value.toPrecision(4));
 
-  const shortRound = value => [1, 2, 5].includes(+value.toExponential()[0]) ? short(value) : null;
+  const shortRound = value => [1, 2, 5].includes(+value.toExponential(3).split("e")[0]) ? short(value) : null;
 
   /* How a series of each style is drawn. */
   const styles = {
@@ -39,6 +39,12 @@
   });
 
   const logarithmic = () => ({ type: "logarithmic", ticks: { ...axis("").ticks, callback: shortRound } });
+
+  /* Little more than the numbers need: Chart.js would go on to the next power of ten. */
+  const logarithmicValues = series => {
+    const values = series.flatMap(one => one.data.map(([, y]) => y)).filter(y => y > 0);
+    return { ...logarithmic(), min: Math.min(...values) / 1.25, max: Math.max(...values) * 1.25 };
+  };
 
   /* From the first point to the last; where they are few, each has its tick. */
   const logarithmicPlaces = series => {
@@ -71,7 +77,7 @@
     scales: {
       x: axis(chart.x, chart.log_x ? logarithmicPlaces(chart.series)
                                    : { ticks: { ...axis("").ticks, ...(chart.x === "layer" && { precision: 0 }) } }),
-      y: axis(chart.y, chart.log_y ? logarithmic() : { beginAtZero: chart.from_zero }),
+      y: axis(chart.y, chart.log_y ? logarithmicValues(chart.series) : { beginAtZero: chart.from_zero }),
     },
   });
 
