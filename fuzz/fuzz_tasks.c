@@ -1,5 +1,5 @@
-/* Readers of evaluations: data files of every task of the table, and task files.  What is read are questions that can be
- * asked; what is refused is refused in a sentence that names the file. */
+/* Readers of evaluations: data files of every task of the table, and task files.  What is read are questions that
+ * can be asked; what is refused is refused in a sentence that names the file. */
 #define _GNU_SOURCE
 #include "fuzzer.h"
 

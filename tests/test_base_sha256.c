@@ -40,8 +40,8 @@ static void pieces_make_the_same_digest(void **state) {
     assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
-/* Lengths around the end of a block, where the padding takes one block or two: each differs from the others, and from itself
- * by one byte. */
+/* Lengths around the end of a block, where the padding takes one block or two: each differs from the others, and
+ * from itself by one byte. */
 static void every_byte_counts(void **state) {
     (void)state;
     char text[130] = {0}, hex[65], changed[65], before[65] = "";

@@ -1,5 +1,6 @@
-/* Answers of a real model to the first questions of every task are those that lm-eval with transformers gets, for both ways of
- * BOS: tests/vectors/lm_eval_stories.json (made by tests/oracles/lm_eval).  Needs the data that lies beside the sources. */
+/* Answers of a real model to the first questions of every task are those that lm-eval with transformers gets, for
+ * both ways of BOS: tests/vectors/lm_eval_stories.json (made by tests/oracles/lm_eval).  Needs the data that lies
+ * beside the sources. */
 #include "evaluate_support.h"
 
 #include <dirent.h>

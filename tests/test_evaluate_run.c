@@ -1,4 +1,5 @@
-/* Whole evaluations of a tiny model on made-up questions: documents, files, what resuming keeps, what compat changes. */
+/* Whole evaluations of a tiny model on made-up questions: documents, files, what resuming keeps, what compat
+ * changes. */
 #include "evaluate_support.h"
 
 #include <dirent.h>

@@ -62,9 +62,9 @@ SP_API sp_evaluate_options sp_evaluate_options_default(void);
 /* Whether the options name tasks that exist, with their data: what can be known without a model. */
 SP_API SP_MUST_CHECK sp_status sp_evaluate_check(const sp_evaluate_options *options);
 
-/* Runs the tasks one after another.  *json: a document in the shape of lm-eval's result files, with a block "softpick" of
- * our own (docs/evaluation.md); caller frees.  Cancelled by the progress function: SP_CANCELLED, and with `out` what is
- * done is kept for `resume`. */
+/* Runs the tasks one after another.  *json: a document in the shape of lm-eval's result files, with a block
+ * "softpick" of our own (docs/evaluation.md); caller frees.  Cancelled by the progress function: SP_CANCELLED, and
+ * with `out` what is done is kept for `resume`. */
 SP_API SP_MUST_CHECK sp_status sp_evaluate(sp_model *model, const sp_tokenizer *tokenizer,
                                            const sp_evaluate_options *options, char **json);
 

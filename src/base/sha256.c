@@ -1,5 +1,5 @@
-/* SHA-256.  The constants are the first 32 bits of the fractional parts of the square roots (initial state) and cube roots
- * (rounds) of the first primes. */
+/* SHA-256.  The constants are the first 32 bits of the fractional parts of the square roots (initial state) and cube
+ * roots (rounds) of the first primes. */
 #include "base/sha256.h"
 
 #include <stdio.h>

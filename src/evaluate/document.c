@@ -1,7 +1,7 @@
 /* Documents out of data files.
  *
- * A line is an object; an official distribution may be one list of objects instead.  Labels may stand in a file of their
- * own, line by line.  A document is turned into a question by the first of the task's layouts that fits it. */
+ * A line is an object; an official distribution may be one list of objects instead.  Labels may stand in a file of
+ * their own, line by line.  A document is turned into a question by the first of the task's layouts that fits it. */
 #define _GNU_SOURCE
 #include "evaluate/document.h"
 

@@ -4,7 +4,8 @@
 
 #include "evaluate/task.h"
 
-/* Reads the file that `file` of `task` names, found at `path`, in the folder `data`.  Messages name the file and line. */
+/* Reads the file that `file` of `task` names, found at `path`, in the folder `data`.  Messages name the file and
+ * line. */
 SP_MUST_CHECK sp_status sp_documents_read(sp_documents *documents, const sp_task *task, const sp_task_file *file,
                                           const char *path, const char *data);
 /* All bytes of a file, decompressed, with a 0 after them; caller frees. */

@@ -1,5 +1,5 @@
-/* An evaluation: what is asked for is checked, all data is read (task_data.c), so that a broken line is told before hours of
- * work; then tasks run one after another (task_run.c) and their results become one document (outcome.c). */
+/* An evaluation: what is asked for is checked, all data is read (task_data.c), so that a broken line is told before
+ * hours of work; then tasks run one after another (task_run.c) and their results become one document (outcome.c). */
 #define _GNU_SOURCE
 #include "softpick/evaluate.h"
 

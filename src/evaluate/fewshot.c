@@ -1,10 +1,10 @@
 /* Few-shot examples.
  *
- * One generator, Random(1234), goes through the documents of a task in their order.  A task for which lm-eval names a test
- * split draws n_fewshot examples; any other draws one more, leaves out those equal to the document itself and keeps the
- * first n_fewshot, and where duplicates leave too few it draws again from the rest (0.4.10 on).  0.4.8 leaves the document
- * out in either case and does not draw again.  Where a task has examples of its own, but their file is not there, the
- * documents stand in, and a document is never its own example. */
+ * One generator, Random(1234), goes through the documents of a task in their order.  A task for which lm-eval names
+ * a test split draws n_fewshot examples; any other draws one more, leaves out those equal to the document itself and
+ * keeps the first n_fewshot, and where duplicates leave too few it draws again from the rest (0.4.10 on).  0.4.8
+ * leaves the document out in either case and does not draw again.  Where a task has examples of its own, but their
+ * file is not there, the documents stand in, and a document is never its own example. */
 #define _GNU_SOURCE
 #include "evaluate/fewshot.h"
 
@@ -26,8 +26,8 @@ typedef struct example_sampler {
     int64_t *indices, *others; /* (n_fewshot + 1), (pool->n) */
 } example_sampler;
 
-/* The example as it is shown: its question and the right answer.  Where the answer is no choice but a text, an empty one
- * leaves out what stands around it, too. */
+/* The example as it is shown: its question and the right answer.  Where the answer is no choice but a text, an empty
+ * one leaves out what stands around it, too. */
 static void write_example(FILE *stream, const sp_task *task, const sp_document *document) {
     const sp_strings *contexts = &document->contexts, *continuations = &document->continuations;
     const char *answer = continuations->items[continuations->n > 1 ? document->gold : 0];

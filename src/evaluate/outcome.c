@@ -1,7 +1,7 @@
 /* The document of results.
  *
- * Keys, their order and their types are those of lm-eval, so that what reads its files reads these; what lm-eval has and
- * we have not is null.  What only we know stands under "softpick". */
+ * Keys, their order and their types are those of lm-eval, so that what reads its files reads these; what lm-eval has
+ * and we have not is null.  What only we know stands under "softpick". */
 #define _GNU_SOURCE
 #include "evaluate/outcome.h"
 

@@ -1,5 +1,5 @@
-/* Python's ideas of length and case: that of the Unicode tables, with the characters whose title case is several letters
- * (SpecialCasing.txt) and the final sigma. */
+/* Python's ideas of length and case: that of the Unicode tables, with the characters whose title case is several
+ * letters (SpecialCasing.txt) and the final sigma. */
 #define _GNU_SOURCE
 #include "evaluate/python_letters.h"
 

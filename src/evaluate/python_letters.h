@@ -1,4 +1,5 @@
-/* Letters as Python's str sees them (white space and replacing: python_text.h).  Texts are valid UTF-8 and end with a 0. */
+/* Letters as Python's str sees them (white space and replacing: python_text.h).  Texts are valid UTF-8 and end with
+ * a 0. */
 #ifndef SP_EVALUATE_PYTHON_LETTERS_H
 #define SP_EVALUATE_PYTHON_LETTERS_H
 

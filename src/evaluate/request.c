@@ -1,9 +1,9 @@
 /* Token sequences of questions.
  *
  * lm-eval's rule for a context and a continuation: white space at the end of the context moves to the front of the
- * continuation; both together, and the context alone, are encoded as whole texts; what the first has more tokens than the
- * second is the continuation's; the sequence is the context's tokens and these, cut from the left to the model's length and
- * one.  A context that is empty is the prefix token.  All texts of a call are encoded at once. */
+ * continuation; both together, and the context alone, are encoded as whole texts; what the first has more tokens
+ * than the second is the continuation's; the sequence is the context's tokens and these, cut from the left to the
+ * model's length and one.  A context that is empty is the prefix token.  All texts of a call are encoded at once. */
 #define _GNU_SOURCE
 #include "evaluate/request.h"
 
@@ -163,7 +163,8 @@ static sp_status encode_again(text_list *texts, const sp_evaluation *evaluation,
     return SP_OK;
 }
 
-/* The prefix token is not added to a text that begins with its name, nor to one that it stands before as the context. */
+/* The prefix token is not added to a text that begins with its name, nor to one that it stands before as the
+ * context. */
 static sp_status encode_texts(text_list *texts, const sp_evaluation *evaluation) {
     unsigned flags = evaluation->encode_flags, bare = flags & ~(unsigned)SP_ENCODE_TEMPLATE;
     SP_TRY(sp_tokenizer_encode_many(evaluation->tokenizer, (const char *const *)texts->items, texts->n_bytes, texts->n,

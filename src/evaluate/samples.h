@@ -14,7 +14,8 @@ typedef struct sp_answered {
     const sp_metric_value *values; /* (n, number of metrics) */
 } sp_answered;
 
-/* Writes the lines to `path`, atomically; `hash` is lm-eval's hash of the task: over what was asked in all documents. */
+/* Writes the lines to `path`, atomically; `hash` is lm-eval's hash of the task: over what was asked in all
+ * documents. */
 SP_MUST_CHECK sp_status sp_samples_write(char hash[65], const char *path, const sp_answered *answered);
 
 #endif

@@ -151,8 +151,8 @@ typedef struct sp_task_file {
     const char *labels; /* lines that give field "label" of each document; NULL: it is in the document */
 } sp_task_file;
 
-/* How documents of one form become questions.  All are templates (prompt.h); a list of them ends with NULL, and one that
- * is a single field which holds a list stands for the whole list. */
+/* How documents of one form become questions.  All are templates (prompt.h); a list of them ends with NULL, and one
+ * that is a single field which holds a list stands for the whole list. */
 typedef struct sp_task_layout {
     const char *contexts[SP_TASK_TEMPLATES];
     const char *continuations[SP_TASK_TEMPLATES];
@@ -180,8 +180,8 @@ struct sp_task {
 const sp_task *sp_task_at(int64_t i);
 /* A row by name; fails and names the nearest otherwise. */
 SP_MUST_CHECK sp_status sp_task_find(const sp_task **out, const char *name);
-/* The path of the first of `files` that is in `folder`; fails and names those looked for otherwise.  *file (may be NULL):
- * which of them. */
+/* The path of the first of `files` that is in `folder`; fails and names those looked for otherwise.  *file (may be
+ * NULL): which of them. */
 SP_MUST_CHECK sp_status sp_task_file_find(char path[4096], const sp_task_file **file, const sp_task *task,
                                           const sp_task_file *files, const char *folder);
 /* Values of a task's metrics are in this order; their number. */

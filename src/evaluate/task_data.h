@@ -12,8 +12,8 @@ typedef struct sp_task_data {
     char example_file[4096]; /* that the examples are from; "": there are none */
 } sp_task_data;
 
-/* Reads the data of n tasks, several at a time; kinds that do all by themselves have none.  The first task that fails is
- * told.  Release each with sp_task_data_clear, also after a failure. */
+/* Reads the data of n tasks, several at a time; kinds that do all by themselves have none.  The first task that
+ * fails is told.  Release each with sp_task_data_clear, also after a failure. */
 SP_MUST_CHECK sp_status sp_task_data_read(sp_task_data *data, const sp_task *const *tasks, int64_t n,
                                           const sp_evaluate_options *options);
 void sp_task_data_clear(sp_task_data *data);

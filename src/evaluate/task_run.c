@@ -1,8 +1,8 @@
 /* One task: its documents are asked about and judged.
  *
- * Documents go through the model in lots of a fixed number of bytes, so that results do not depend on time; after each lot
- * its answers are written down, for a run that is interrupted to go on from.  While a GPU works on a lot, the next one is
- * made into tokens. */
+ * Documents go through the model in lots of a fixed number of bytes, so that results do not depend on time; after
+ * each lot its answers are written down, for a run that is interrupted to go on from.  While a GPU works on a lot,
+ * the next one is made into tokens. */
 #define _GNU_SOURCE
 #include "evaluate/task_run.h"
 
@@ -19,8 +19,8 @@
 #include "evaluate/samples.h"
 #include "evaluate/unfinished.h"
 
-/* Text of one lot of documents, about four bytes a token: a few seconds on a CPU; many batches on a GPU, fewer in the first
- * lot, for which it waits. */
+/* Text of one lot of documents, about four bytes a token: a few seconds on a CPU; many batches on a GPU, fewer in
+ * the first lot, for which it waits. */
 enum { LOT_BYTES_HOST = 1 << 16, LOT_BYTES_DEVICE = 1 << 22, FIRST_LOT_BYTES_DEVICE = 1 << 19 };
 
 /* A task under way. */

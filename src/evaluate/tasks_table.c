@@ -1,6 +1,6 @@
-/* The one table of tasks, in the order in which they are listed.  Prompts and metrics are those of lm-eval's tasks of the
- * same names and versions; layouts cover the fields of the official distributions, of their copies as JSON lines, and of
- * llm-foundry's files. */
+/* The one table of tasks, in the order in which they are listed.  Prompts and metrics are those of lm-eval's tasks
+ * of the same names and versions; layouts cover the fields of the official distributions, of their copies as JSON
+ * lines, and of llm-foundry's files. */
 #include <string.h>
 
 #include "base/file.h"

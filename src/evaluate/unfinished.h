@@ -1,7 +1,7 @@
 /* Answers of a run that was interrupted, to go on with: FOLDER/unfinished_TASK.jsonl.
  *
- * The first line names what the answers hold for ("key"); a line {"doc_id", "answers": [[sum, greedy], ...]} follows for
- * each document, in their order.  A last line that was cut short is passed over. */
+ * The first line names what the answers hold for ("key"); a line {"doc_id", "answers": [[sum, greedy], ...]} follows
+ * for each document, in their order.  A last line that was cut short is passed over. */
 #ifndef SP_EVALUATE_UNFINISHED_H
 #define SP_EVALUATE_UNFINISHED_H
 
@@ -14,8 +14,8 @@ typedef struct sp_unfinished {
     char path[4096];
 } sp_unfinished;
 
-/* Opens the file to add to.  resume: reads what it holds for this key into `answers`, *n_done documents of n.  Otherwise,
- * or when it holds another key, it begins anew. */
+/* Opens the file to add to.  resume: reads what it holds for this key into `answers`, *n_done documents of n.
+ * Otherwise, or when it holds another key, it begins anew. */
 SP_MUST_CHECK sp_status sp_unfinished_open(sp_unfinished *unfinished, const char *folder, const char *task,
                                            const char *key, bool resume, const sp_documents *documents, int64_t n,
                                            sp_answer *answers, int64_t *n_done);
