@@ -15,7 +15,7 @@
 #include "text/hash.h"
 #include "text/pieces.h"
 
-enum { CHUNK_BYTES = 4096 };
+enum { CHUNK_BYTES = 4096, THREADS_BYTES = 1 << 16 }; /* threads pay from so many bytes on */
 
 /* ---- opening ---- */
 
@@ -278,11 +278,13 @@ static sp_status encode_chunk(const sp_tokenizer *tokenizer, void *worker, sp_en
 static sp_status encode_chunks(const sp_tokenizer *tokenizer, chunks *list) {
     sp_status result = SP_OK;
     char problem[1024];
-#pragma omp parallel if (list->n > 16)
+    int64_t n_bytes = 0;
+    for (int64_t i = 0; i < list->n; i++) n_bytes += list->items[i].n_bytes;
+#pragma omp parallel if (list->n > 1 && n_bytes > THREADS_BYTES)
     {
         void *worker;
         sp_status status = take_worker(tokenizer, &worker);
-#pragma omp for schedule(dynamic, 16)
+#pragma omp for schedule(dynamic, 4)
         for (int64_t i = 0; i < list->n; i++)
             if (status == SP_OK) status = encode_chunk(tokenizer, worker, &list->items[i]);
         give_worker(tokenizer, worker);
