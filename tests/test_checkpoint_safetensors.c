@@ -170,7 +170,7 @@ static const struct damage {
     {"fractional dimension", "{\"weight\":" TENSOR("F32", "[1,1.0]", "[0,4]") "}", 4, SP_BAD_FILE,
      "'weight': dimension 1"},
     {"dimension above 64 bits", "{\"weight\":" TENSOR("F32", "[99999999999999999999]", "[0,4]") "}", 4, SP_BAD_FILE,
-     "too big integer"},
+     "not a whole number"},
     {"product above 64 bits", "{\"weight\":" TENSOR("F32", "[4294967296,4294967296]", "[0,4]") "}", 4, SP_BAD_FILE,
      "'weight': its shape is too large"},
     {"bytes above 64 bits", "{\"weight\":" TENSOR("F32", "[4611686018427387904]", "[0,0]") "}", 0, SP_BAD_FILE,

@@ -4,6 +4,7 @@
 set -u
 # shellcheck source=cli_support.sh
 . "$(dirname "$0")/cli_support.sh"
+export OMP_NUM_THREADS=1 # small models, many calls
 
 awk 'BEGIN { for (i = 0; i < 900; i++) printf "line %d says the %d and the %d%s", i, i % 7, i * i % 11, ".\n" }' >text.txt
 expect 0 tokenize --text text.txt --out shards --vocabulary 300
