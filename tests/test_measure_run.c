@@ -305,7 +305,8 @@ static void only_chosen_measures_are_taken(void **state) {
     assert_int_equal(json_object_size(json), 2);
     assert_true(value_of(json, "entropy") > 0 && value_of(json, "kurtosis") > 1);
     json_decref(json);
-    json = measured(model, NULL);
+    options.measures = "default";
+    json = measured(model, &options);
     for (int i = 0; sp_measure_name(i); i++)
         assert_int_equal(json_object_get(json, sp_measure_name(i)) != NULL, sp_measure_is_default(i));
     json_decref(json);
@@ -346,7 +347,7 @@ static void bad_input_is_named(void **state) {
     assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "n_samples");
     options.n_samples = 1;
     options.measures = "kurtosis,sinkrate";
-    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "\"sinkrate\"; there are all, sink_rate, ");
+    assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "\"sinkrate\"; there are all, default, sink_rate, ");
     options.measures = "";
     assert_refused(model, files.tokens, &options, SP_BAD_ARGUMENT, "measure \"\"");
     options.measures = NULL;

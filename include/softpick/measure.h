@@ -18,7 +18,7 @@ extern "C" {
 
 typedef struct sp_measure_options {
     size_t struct_bytes;
-    const char *measures; /* NULL: the default ones, "all", or names with commas between them.  Borrowed */
+    const char *measures; /* NULL or "default"; "all"; or names with commas between them.  Borrowed */
     int64_t
         T; /* tokens per sample; default: the largest of lengths, else the shorter of 512 and the model's positions */
     const int64_t *lengths; /* rising, at most T: lengths of which sinks are told; the same pass gives them all.

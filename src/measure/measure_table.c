@@ -453,10 +453,11 @@ static sp_status choose_one(const char *name, int n, uint64_t *chosen) {
     size_t used = 0;
     for (int i = 0; i < N_MEASURES && used < sizeof known; i++)
         used += (size_t)snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", measures_table[i].name);
-    return sp_fail(SP_BAD_ARGUMENT, "there is no measure \"%.*s\"; there are all, %s", n, name, known);
+    return sp_fail(SP_BAD_ARGUMENT, "there is no measure \"%.*s\"; there are all, default, %s", n, name, known);
 }
 
 sp_status sp_measures_choose(const char *list, uint64_t *chosen) {
+    if (list && strcmp(list, "default") == 0) list = NULL;
     bool all = list && strcmp(list, "all") == 0;
     *chosen = 0;
     for (int i = 0; i < N_MEASURES; i++)

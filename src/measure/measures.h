@@ -48,7 +48,7 @@ SP_MUST_CHECK sp_status sp_measures_open(sp_measures *measures, const sp_model_c
                                          const sp_measure_options *options);
 void sp_measures_close(sp_measures *measures); /* a zeroed struct is fine */
 
-/* Rows of the table that a list names: NULL the default ones, "all", or names with commas between them. */
+/* Rows of the table that a list names: NULL or "default", "all", or names with commas between them. */
 SP_MUST_CHECK sp_status sp_measures_choose(const char *list, uint64_t *chosen);
 unsigned sp_measures_needs(uint64_t chosen);
 
