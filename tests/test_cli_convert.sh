@@ -97,6 +97,19 @@ done
 grep -q "softpick-llama" softpick.gguf || wrong "the architecture is not softpick-llama"
 ! grep -q "softpick" softmax.gguf || wrong "a softmax model names softpick"
 
+# models of other kinds: through GGUF and back
+for model in llama-biases llama-linear llama-llama3 mistral-window qwen2 qwen3; do
+    expect 0 convert "$here/vectors/logits/$model" --out "$model"
+    expect 0 convert "$model" --to gguf --out "$model.gguf"
+    expect 0 convert "$model.gguf" --out "$model-back"
+    cmp -s "$model/model.safetensors" "$model-back/model.safetensors" || wrong "the tensors differ"
+    # what GGUF does not tell, or tells in other numbers
+    for file in "$model/config.json" "$model-back/config.json"; do
+        grep -vE "initializer_range|low_freq_factor|high_freq_factor|original_max" "$file" >"$file.part"
+    done
+    cmp -s "$model/config.json.part" "$model-back/config.json.part" || wrong "the configs differ"
+done
+
 # llama2.c, which knows one eps
 expect 1 convert softmax --to llama2c --out no.bin
 says err "rms_norm_eps is 1e-06"

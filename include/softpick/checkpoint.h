@@ -62,6 +62,11 @@ SP_API const sp_tensor *sp_checkpoint_tensor(const sp_checkpoint *checkpoint, in
 /* By LLaMA's name; NULL when there is none. */
 SP_API const sp_tensor *sp_checkpoint_find(const sp_checkpoint *checkpoint, const char *name);
 
+/* Path of the own tokenizer of the checkpoint at `path`, for sp_tokenizer_open: the folder, if it holds one, the GGUF file,
+ * if it has a vocabulary, and beside a model of llama2.c, NAME.bin, NAME.tokenizer.bin or tokenizer.bin.  *tokenizer NULL:
+ * there is none.  Caller frees. */
+SP_API SP_MUST_CHECK sp_status sp_checkpoint_find_tokenizer(char **tokenizer, const char *path);
+
 /* What goes into a checkpoint folder. */
 typedef struct sp_checkpoint_content {
     const char *config;             /* text of config.json */

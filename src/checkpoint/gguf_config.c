@@ -242,18 +242,34 @@ static sp_status read_from_tensors(const reading *r) {
     return SP_OK;
 }
 
+const struct sp_gguf_mark sp_gguf_marks[SP_GGUF_MARKS] = {
+    {"tokenizer.ggml.bos_token_id", "bos_token_id", 0},     {"tokenizer.ggml.eos_token_id", "eos_token_id", 0},
+    {"tokenizer.ggml.eot_token_id", "eos_token_id", 1},     {"tokenizer.ggml.eom_token_id", "eos_token_id", 2},
+    {"tokenizer.ggml.padding_token_id", "pad_token_id", 0},
+};
+
+static bool holds(const json_t *list, int64_t id) {
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (json_integer_value(json_array_get(list, i)) == id) return true;
+    return false;
+}
+
+/* Texts end at any of three tokens: a list, if they are more than one. */
 static sp_status read_tokens(const reading *r) {
-    static const struct {
-        const char *gguf, *config;
-    } ids[] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
-               {"tokenizer.ggml.eos_token_id", "eos_token_id"},
-               {"tokenizer.ggml.padding_token_id", "pad_token_id"}};
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    json_t *ends = json_array();
+    sp_status status = SP_OK;
+    for (int i = 0; i < SP_GGUF_MARKS; i++) {
         int64_t id = -1;
-        SP_TRY(sp_gguf_integer(r->file, ids[i].gguf, &id));
-        put(r, ids[i].config, id >= 0 && id < INT32_MAX ? json_integer(id) : json_null());
+        SP_TRY_OR_DONE(sp_gguf_integer(r->file, sp_gguf_marks[i].gguf, &id));
+        bool is_token = id >= 0 && id < INT32_MAX, is_end = strcmp(sp_gguf_marks[i].config, "eos_token_id") == 0;
+        if (!is_end) put(r, sp_gguf_marks[i].config, is_token ? json_integer(id) : json_null());
+        if (is_end && is_token && !holds(ends, id)) json_array_append_new(ends, json_integer(id));
     }
-    return SP_OK;
+    size_t n = json_array_size(ends);
+    put(r, "eos_token_id", n == 0 ? json_null() : json_incref(n == 1 ? json_array_get(ends, 0) : ends));
+done:
+    json_decref(ends);
+    return status;
 }
 
 static sp_status read_all(const reading *r) {

@@ -24,6 +24,13 @@ SP_MUST_CHECK sp_status sp_gguf_architecture_of(const sp_gguf_architecture **out
 SP_MUST_CHECK sp_status sp_gguf_architecture_for(const sp_gguf_architecture **out, const json_t *config,
                                                  const char *source);
 
+/* Special tokens.  eos_token_id may be a list: its places. */
+enum { SP_GGUF_MARKS = 5 };
+extern const struct sp_gguf_mark {
+    const char *gguf, *config;
+    int place;
+} sp_gguf_marks[SP_GGUF_MARKS];
+
 /* Whose rotary pairs the rows of a tensor are. */
 typedef enum sp_rotary_rows { SP_ROWS_PLAIN, SP_ROWS_OF_HEADS, SP_ROWS_OF_KV_HEADS } sp_rotary_rows;
 

@@ -68,11 +68,25 @@ static sp_status add_list(sp_gguf_writer *writer, const char *key, const json_t 
     return json_is_integer(first) ? add_integers(writer, key, list, n) : add_texts(writer, key, list, n);
 }
 
-static sp_status add_vocabulary(sp_gguf_writer *writer, const char *vocabulary) {
+/* What the config says of special tokens, where the vocabulary does not. */
+static void fill_marks(json_t *keys, const json_t *config) {
+    const json_t *eos = json_object_get(config, "eos_token_id");
+    bool list = json_is_array(eos);
+    for (int i = 0; i < SP_GGUF_MARKS; i++) {
+        const json_t *id = json_object_get(config, sp_gguf_marks[i].config);
+        if (id == eos && list) id = json_array_get(eos, (size_t)sp_gguf_marks[i].place);
+        if (id == eos && !list && sp_gguf_marks[i].place > 0) id = NULL;
+        if (json_is_integer(id) && !json_object_get(keys, sp_gguf_marks[i].gguf))
+            json_object_set_new(keys, sp_gguf_marks[i].gguf, json_integer(json_integer_value(id)));
+    }
+}
+
+static sp_status add_vocabulary(sp_gguf_writer *writer, const char *vocabulary, const json_t *config) {
     json_t *keys, *value;
     const char *key;
     sp_status status = SP_OK;
     SP_TRY(sp_json_parse(&keys, vocabulary, (int64_t)strlen(vocabulary), "the vocabulary of a GGUF file"));
+    fill_marks(keys, config);
     json_object_foreach(keys, key, value) {
         if (json_is_array(value))
             status = add_list(writer, key, value);
@@ -93,7 +107,7 @@ static sp_status add_keys(const saving *s, const char *vocabulary) {
     SP_TRY(sp_gguf_add_u32(s->writer, "general.file_type", s->file_type));
     SP_TRY(sp_gguf_add_u32(s->writer, "general.quantization_version", 2));
     SP_TRY(sp_gguf_write_config(s->writer, s->config, s->architecture, s->path));
-    return vocabulary ? add_vocabulary(s->writer, vocabulary) : SP_OK;
+    return add_vocabulary(s->writer, vocabulary ? vocabulary : "{}", s->config);
 }
 
 /* ---- tensors --------------------------------------------------------------------------------------------------- */

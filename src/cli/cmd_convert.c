@@ -127,9 +127,11 @@ static sp_status find_stored_format(const char **format, const char *path) {
 }
 
 static sp_status open_tokenizer(sp_tokenizer **tokenizer, const convert_arguments *arguments, const char *opened) {
-    char found[4096];
-    SP_TRY(cli_find_tokenizer(found, sizeof found, opened));
-    if (!arguments->tokenizer && !*found) {
+    char *own;
+    SP_TRY(sp_checkpoint_find_tokenizer(&own, opened));
+    bool has_own = own != NULL;
+    free(own);
+    if (!arguments->tokenizer && !has_own) {
         fprintf(stderr, "%s: has no tokenizer: none is written (--tokenizer names one)\n", opened);
         return SP_OK;
     }

@@ -17,11 +17,9 @@ SP_MUST_CHECK sp_status cli_open_model(sp_model **model, const char *path, int32
 SP_MUST_CHECK sp_status cli_open_model_with(sp_model **model, const char *path, const sp_model_options *options,
                                             char **folder);
 
-/* The tokenizer of a model: the one that was `given` (NULL: none was), else the model's own at `opened`: in its folder or
- * its GGUF file, or, beside a model of llama2.c, NAME.tokenizer.bin or tokenizer.bin. */
+/* The tokenizer of a model: the one that was `given` (NULL: none was), else the own one of the model at `opened`
+ * (sp_checkpoint_find_tokenizer). */
 SP_MUST_CHECK sp_status cli_open_tokenizer(sp_tokenizer **tokenizer, const char *given, const char *opened);
-/* The path of the model's own tokenizer; `out` is empty where there is none. */
-SP_MUST_CHECK sp_status cli_find_tokenizer(char *out, int64_t out_bytes, const char *opened);
 
 #define CLI_ATTENTION_HELP                                                                                             \
     "softmax, softpick ...: the model's attention where its config.json names none; one that names another is an "     \
