@@ -57,6 +57,8 @@ SP_MUST_CHECK sp_status sp_checkpoint_add_rows(sp_checkpoint *checkpoint, const 
 
 /* Readers of one file: fill config, source and entries of a checkpoint whose `folder` is the file's path. */
 SP_MUST_CHECK sp_status sp_checkpoint_read_gguf(sp_checkpoint *checkpoint);
+/* The same of a file that stands open in checkpoint->gguf. */
+SP_MUST_CHECK sp_status sp_checkpoint_fill_gguf(sp_checkpoint *checkpoint);
 SP_MUST_CHECK sp_status sp_checkpoint_read_llama2c(sp_checkpoint *checkpoint);
 /* The same of bytes that outlive the checkpoint. */
 SP_MUST_CHECK sp_status sp_checkpoint_parse_llama2c(sp_checkpoint *checkpoint, const sp_file_map *bytes);

@@ -23,10 +23,9 @@ static sp_status add_tensor(sp_checkpoint *checkpoint, const sp_gguf_tensor *ten
     return sp_checkpoint_add_rows(checkpoint, &rows);
 }
 
-sp_status sp_checkpoint_read_gguf(sp_checkpoint *checkpoint) {
+sp_status sp_checkpoint_fill_gguf(sp_checkpoint *checkpoint) {
     const sp_gguf_architecture *architecture;
     json_t *config;
-    SP_TRY(sp_gguf_open(&checkpoint->gguf, checkpoint->folder));
     const sp_gguf *file = checkpoint->gguf;
     SP_TRY(sp_gguf_architecture_of(&architecture, file));
     SP_TRY(sp_gguf_read_config(&config, file, architecture));
@@ -38,4 +37,9 @@ sp_status sp_checkpoint_read_gguf(sp_checkpoint *checkpoint) {
 done:
     json_decref(config);
     return status;
+}
+
+sp_status sp_checkpoint_read_gguf(sp_checkpoint *checkpoint) {
+    SP_TRY(sp_gguf_open(&checkpoint->gguf, checkpoint->folder));
+    return sp_checkpoint_fill_gguf(checkpoint);
 }

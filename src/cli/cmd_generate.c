@@ -103,13 +103,15 @@ static const struct argp parser = {
     .options = options,
     .parser = parse_option,
     .args_doc = "MODEL",
-    .doc = "Continues a prompt with a model and prints prompt and continuation as they come.  MODEL is a checkpoint "
-           "folder with a tokenizer, or a run folder, of which the newest checkpoint is taken."
-           "\vExamples:\n"
-           "  softpick generate runs/softpick --prompt \"In the beginning\"\n"
-           "  softpick generate runs/softpick --prompt - --temperature 0 < prompt.txt\n"
-           "  softpick generate runs/softpick --samples 3 --seed 7 --top-k 40 --json\n\n"
-           "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
+    .doc =
+        "Continues a prompt with a model and prints prompt and continuation as they come.  MODEL is a checkpoint "
+        "folder with a tokenizer, a GGUF file, a model of llama2.c, or a run folder, of which the newest checkpoint is "
+        "taken."
+        "\vExamples:\n"
+        "  softpick generate runs/softpick --prompt \"In the beginning\"\n"
+        "  softpick generate runs/softpick --prompt - --temperature 0 < prompt.txt\n"
+        "  softpick generate runs/softpick --samples 3 --seed 7 --top-k 40 --json\n\n"
+        "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
 };
 
 /* ---- one continuation ------------------------------------------------------------------------------------------ */
