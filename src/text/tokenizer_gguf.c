@@ -98,10 +98,11 @@ static sp_status copy_facts(json_t *keys, const sp_tokenizer *tokenizer, const s
     SP_REQUIRE(facts->algorithm == SP_SENTENCEPIECE_BPE, SP_UNSUPPORTED,
                "%s: a sentencepiece model of another kind than bpe has no place in GGUF", tokenizer->path);
     if (facts->n_charsmap || facts->remove_extra_whitespaces)
-        sp_log(SP_LOG_WARNING,
-               "%s: its rules for preparing texts have no place in GGUF: other programs will make other tokens of texts "
-               "with repeated spaces or unusual letters",
-               tokenizer->path);
+        sp_log(
+            SP_LOG_WARNING,
+            "%s: its rules for preparing texts have no place in GGUF: other programs will make other tokens of texts "
+            "with repeated spaces or unusual letters",
+            tokenizer->path);
     pieces list = {json_array(), json_array(), json_array()};
     for (int64_t i = 0; i < facts->n_pieces; i++) {
         const sp_piece *piece = &facts->pieces[i];
