@@ -42,11 +42,6 @@ struct sp_bpe_worker {
 
 /* ---- characters ---- */
 
-/* What no token exists for waits here: with fuse_unk neighbours become one, and byte tokens do not end it. */
-typedef struct unknown {
-    bool waits;
-} unknown;
-
 static sp_status add_id(sp_token_list *ids, int32_t id) { return sp_token_list_add(ids, &id, 1); }
 
 /* Byte tokens for all bytes of a character, or none. */
@@ -57,7 +52,9 @@ static sp_status add_byte_tokens(const sp_bpe *bpe, const char *text, int64_t n_
     return SP_OK;
 }
 
-static sp_status add_unknown(const sp_bpe *bpe, const char *text, int64_t n_bytes, sp_token_list *ids, unknown *unk) {
+/* A character that no token exists for.  It waits (`*waits`): with fuse_unk neighbours become one, and byte tokens do not
+ * end that. */
+static sp_status add_unknown(const sp_bpe *bpe, const char *text, int64_t n_bytes, sp_token_list *ids, bool *waits) {
     char character[3];
     if (bpe->byte_level) {
         sp_byte_level_character((uint8_t)*text, character);
@@ -67,13 +64,13 @@ static sp_status add_unknown(const sp_bpe *bpe, const char *text, int64_t n_byte
     bool all;
     SP_TRY(add_byte_tokens(bpe, text, n_bytes, ids, &all));
     if (all || bpe->unk < 0) return SP_OK;
-    if (unk->waits && !bpe->fuse_unk) SP_TRY(add_id(ids, bpe->unk));
-    unk->waits = true;
+    if (*waits && !bpe->fuse_unk) SP_TRY(add_id(ids, bpe->unk));
+    *waits = true;
     return SP_OK;
 }
 
 static sp_status add_character(sp_bpe_worker *worker, const char *text, int64_t n_bytes, bool first, bool last,
-                               unknown *unk) {
+                               bool *waits) {
     const sp_bpe *bpe = worker->bpe;
     int32_t id = n_bytes == 1 ? bpe->first_tokens[(uint8_t)*text] : -1;
     if (id < 0) {
@@ -86,21 +83,21 @@ static sp_status add_character(sp_bpe_worker *worker, const char *text, int64_t 
         const sp_bpe_name *name = sp_bpe_find(bpe, text, n_bytes);
         id = name ? name->id : -1;
     }
-    if (id < 0) return add_unknown(bpe, text, n_bytes, &worker->ids, unk);
-    if (unk->waits) SP_TRY(add_id(&worker->ids, bpe->unk));
-    unk->waits = false;
+    if (id < 0) return add_unknown(bpe, text, n_bytes, &worker->ids, waits);
+    if (*waits) SP_TRY(add_id(&worker->ids, bpe->unk));
+    *waits = false;
     return add_id(&worker->ids, id);
 }
 
 static sp_status list_characters(sp_bpe_worker *worker, const char *text, int64_t n_bytes) {
-    unknown unk = {0};
+    bool waits = false;
     worker->ids.n = 0;
     for (int64_t at = 0, n; at < n_bytes; at += n) {
         n = worker->bpe->byte_level ? 1 : sp_utf8_next(text + at, n_bytes - at);
         SP_REQUIRE(n > 0, SP_BAD_ARGUMENT, "encoding: the text is not UTF-8 at byte %" PRId64 " of a word", at);
-        SP_TRY(add_character(worker, text + at, n, at == 0, at + n == n_bytes, &unk));
+        SP_TRY(add_character(worker, text + at, n, at == 0, at + n == n_bytes, &waits));
     }
-    return unk.waits ? add_id(&worker->ids, worker->bpe->unk) : SP_OK;
+    return waits ? add_id(&worker->ids, worker->bpe->unk) : SP_OK;
 }
 
 /* ---- short words ---- */
