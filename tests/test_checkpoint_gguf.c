@@ -182,6 +182,37 @@ static void vocabularies_become_keys(void **state) {
     free_fixture(&fixture);
 }
 
+static double number_of(const sp_tensor *tensor, int64_t i) {
+    float number;
+    sp_block_format_of(tensor->dtype)
+        ->read(&number, (const uint8_t *)tensor->data + i * sp_dtype_bytes(tensor->dtype), 1);
+    return number;
+}
+
+/* A file by the package of llama.cpp, and what that sees in it (vectors/gguf/make_gguf.py). */
+static void numbers_are_those_that_llama_cpp_sees(void **state) {
+    (void)state;
+    json_t *seen, *row;
+    const char *name;
+    sp_checkpoint *checkpoint;
+    assert_int_equal(sp_json_read(&seen, source_path("tests/vectors/gguf/mixed.json")), SP_OK);
+    assert_int_equal(sp_checkpoint_open(&checkpoint, source_path("tests/vectors/gguf/mixed.gguf")), SP_OK);
+    assert_int_equal(sp_checkpoint_count(checkpoint), json_object_size(seen));
+    json_object_foreach(seen, name, row) {
+        const sp_tensor *tensor = sp_checkpoint_find(checkpoint, name);
+        assert_non_null(tensor);
+        double sum = 0, expected = json_number_value(json_object_get(row, "sum"));
+        for (int64_t i = 0; i < sp_tensor_count(tensor); i++) sum += number_of(tensor, i) * (double)(1 + i % 13);
+        assert_true(fabs(sum - expected) <= 1e-9 * (1 + fabs(expected)));
+        for (int64_t i = 0; i < 3; i++) {
+            double first = json_number_value(json_array_get(json_object_get(row, "first"), (size_t)i));
+            assert_true(fabs(number_of(tensor, i) - first) <= 1e-12);
+        }
+    }
+    json_decref(seen);
+    sp_checkpoint_close(checkpoint);
+}
+
 /* ---- refusals --------------------------------------------------------------------------------------------------- */
 
 /* A LLaMA of one layer, width 8, two heads; `extra` keys and tensors come after. */
@@ -327,6 +358,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(what_cannot_be_meant_is_refused_by_name, make_scratch, remove_scratch),
         cmocka_unit_test_setup_teardown(missing_and_misshapen_tensors_are_refused_by_the_model, make_scratch,
                                         remove_scratch),
+        cmocka_unit_test(numbers_are_those_that_llama_cpp_sees),
         cmocka_unit_test(real_file_opens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
