@@ -137,9 +137,9 @@ def unpacked(path, folder):
 
 def keeping_spaces(model, folder):
     """The model without the rule that drops spaces at ends and in rows: llama2.c's files do not tell of it."""
-    from transformers.utils import sentencepiece_model_pb2_new as protobuf
+    from transformers.convert_slow_tokenizer import import_protobuf
 
-    proto = protobuf.ModelProto()
+    proto = import_protobuf().ModelProto()
     proto.ParseFromString(model.read_bytes())
     proto.normalizer_spec.remove_extra_whitespaces = False
     to = folder / f"{model.stem}-spaces.model"
