@@ -189,6 +189,24 @@ last="softpick eval"
         "$work/t/results.json")" --json >"$work/out" 2>"$work/err"
 python3 "$work/tasks.py" "$work/t/results.json" "$work/out" >"$work/err" 2>&1 || wrong "eval says something else"
 
+# ---- the same model measured on a text, without shards ----
+mkdir "$work/tmp"
+last="softpick measure --text"
+TMPDIR="$work/tmp" "$tool" measure "$work/t/softpick" --text "$work/part.txt" --samples 3 --json >"$work/out" 2>"$work/err" ||
+    wrong "exit code $?"
+TMPDIR="$work/tmp" "$tool" tokenize --text "$work/part.txt" --text "$work/part.txt" --tokenizer "$work/t/tokens" \
+    --validation 0.5 --out "$work/twice" >/dev/null 2>"$work/err" || wrong "tokenize failed"
+"$tool" measure "$work/t/softpick" --data "$work/twice" --samples 3 --json >"$work/shards.json" 2>"$work/err"
+cat >"$work/same_text.py" <<'END'
+import json, sys
+a, b = (json.load(open(path))["measures"] for path in sys.argv[1:])  # the same text: the second of the two held out
+assert a["row_mass"]["n_samples"] == 3 and a == b, [name for name in a if a[name] != b.get(name)]
+END
+python3 "$work/same_text.py" "$work/out" "$work/shards.json" >"$work/err" 2>&1 || wrong "not what its shards give"
+TMPDIR="$work/tmp" "$tool" measure "$work/t/softpick" --text "$work/nowhere.txt" >"$work/out" 2>"$work/err"
+[ $? = 3 ] || wrong "a missing text was no bad file"
+[ -z "$(ls "$work/tmp")" ] || wrong "shards were left behind"
+
 # what was refused does not stand in the way, and leaves nothing that another study would take for its own
 # shellcheck disable=SC2086
 study $shape --text "$work/part.txt" --steps 2 --out "$work/d" --json

@@ -26,12 +26,13 @@ typedef struct sp_measure_options {
     int64_t n_lengths;      /* at most 64; 0: 16, 32, 64, ... and T */
     int64_t n_samples;      /* default 32 */
     sp_packing packing;     /* default SP_PACKING_BOS */
+    const char *split;      /* of the shards: default "validation".  Borrowed */
     sp_progress_function progress;
     void *progress_user;
 } sp_measure_options;
 SP_API sp_measure_options sp_measure_options_default(void);
 
-/* Runs the chosen measures on samples of the validation split and writes one JSON object (docs/measures.md):
+/* Runs the chosen measures on samples of the split and writes one JSON object (docs/measures.md):
  * name -> {value, definition, T, n_samples, dtype, threshold, per_layer | per_layer_head, ...}.  Caller frees. */
 SP_API SP_MUST_CHECK sp_status sp_measure(sp_model *model, const char *shards_folder, const sp_measure_options *options,
                                           char **json);

@@ -8,17 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "cli/measure_print.h"
 #include "cli/open_model.h"
 #include "cli/placement.h"
+#include "cli/text_shards.h"
 #include "softpick/checkpoint.h"
 #include "softpick/measure.h"
 
 enum { LENGTHS_MAX = 64 };
 
 typedef struct measure_arguments {
-    const char *model, *data, *out;
+    const char *model, *out;
+    const char *data; /* what was named: shards, or text */
+    bool is_text;
     const char *attention; /* NULL: what the config says */
     int32_t device;
     bool has_dtype;
@@ -31,6 +35,7 @@ typedef struct measure_arguments {
 
 enum {
     KEY_DATA = 256,
+    KEY_TEXT,
     KEY_MEASURES,
     KEY_LENGTH,
     KEY_LENGTHS,
@@ -48,6 +53,9 @@ enum {
 static const struct argp_option options[] = {
     {NULL, 0, NULL, 0, "What is measured:", 1},
     {"data", KEY_DATA, "DIR", 0, "token shards made by softpick tokenize; their validation split is read", 0},
+    {"text", KEY_TEXT, "PATH", 0,
+     "instead of --data: a text, or a folder of texts, as softpick tokenize reads them, by the model's own tokenizer",
+     0},
     {"measures", KEY_MEASURES, "LIST", 0,
      "names with commas between them, or all (default: the quick ones, without a star below)", 0},
     {"length", KEY_LENGTH, "N", 0,
@@ -89,7 +97,12 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
     measure_arguments *arguments = state->input;
     sp_measure_options *measure = &arguments->options;
     switch (key) {
-    case KEY_DATA: arguments->data = value; break;
+    case KEY_DATA:
+    case KEY_TEXT:
+        if (arguments->data) argp_error(state, "one --data or one --text says what to measure on");
+        arguments->data = value;
+        arguments->is_text = key == KEY_TEXT;
+        break;
     case KEY_MEASURES:
         measure->measures = value;
         if (sp_measure_check_list(value) != SP_OK) argp_error(state, "--measures: %s", sp_last_message());
@@ -116,7 +129,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state) {
         break;
     case ARGP_KEY_END:
         if (!arguments->model) argp_error(state, "which model? give its folder");
-        if (!arguments->data) argp_error(state, "--data is missing: the folder of token shards to measure on");
+        if (!arguments->data) argp_error(state, "--data or --text is missing: token shards, or a text, to measure on");
         if (!arguments->has_dtype) arguments->dtype = cli_dtype_default(arguments->device);
         break;
     default: return ARGP_ERR_UNKNOWN;
@@ -164,6 +177,7 @@ static const struct argp parser = {
            "stream.  MODEL is a checkpoint folder, or a run folder, of which the newest checkpoint is taken."
            "\vExamples:\n"
            "  softpick measure runs/softpick --data tokens\n"
+           "  softpick measure llama --text book.txt\n"
            "  softpick measure runs/softmax --data tokens --T 2048 --measures all --json > out.json\n"
            "  softpick measure runs/softpick --data tokens --over-checkpoints --measures dead_heads,sink_rate\n\n"
            "Exit status: 0 done, 1 failed, 2 wrong usage, 3 a file is missing, damaged or of the wrong kind.",
@@ -171,6 +185,21 @@ static const struct argp parser = {
 };
 
 /* ---- the command ----------------------------------------------------------------------------------------------- */
+
+static sp_status measure_shards(char **json, sp_model *model, const measure_arguments *arguments, const char *opened) {
+    (void)opened;
+    return sp_measure(model, arguments->data, &arguments->options, json);
+}
+
+static sp_status measure_text(char **json, sp_model *model, const measure_arguments *arguments, const char *opened) {
+    char folder[4096];
+    SP_TRY(cli_text_shards(folder, sizeof folder, arguments->data, opened));
+    sp_measure_options how = arguments->options;
+    how.split = "train"; /* all of it */
+    sp_status status = sp_measure(model, folder, &how, json);
+    sp_status removed = sp_folder_remove(folder);
+    return status != SP_OK ? status : removed;
+}
 
 /* Measures of the checkpoint in a folder, and the name of its attention function. */
 static sp_status measure_folder(json_t **measures, const char **attention, char **opened,
@@ -186,7 +215,7 @@ static sp_status measure_folder(json_t **measures, const char **attention, char 
     how.attention = arguments->attention;
     SP_TRY_OR_DONE(cli_open_model_with(&model, path, &how, opened));
     *attention = sp_normalizer_name(sp_model_config_of(model)->attention_function);
-    SP_TRY_OR_DONE(sp_measure(model, arguments->data, &arguments->options, &text));
+    SP_TRY_OR_DONE((arguments->is_text ? measure_text : measure_shards)(&text, model, arguments, *opened));
     status = sp_json_parse(measures, text, (int64_t)strlen(text), "measures");
 done:
     free(text);

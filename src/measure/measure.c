@@ -14,8 +14,10 @@
 enum { DEFAULT_T = 512, DEFAULT_SAMPLES = 32, BATCH_TOKENS = 2048 };
 
 sp_measure_options sp_measure_options_default(void) {
-    return (sp_measure_options){
-        .struct_bytes = sizeof(sp_measure_options), .n_samples = DEFAULT_SAMPLES, .packing = SP_PACKING_BOS};
+    return (sp_measure_options){.struct_bytes = sizeof(sp_measure_options),
+                                .n_samples = DEFAULT_SAMPLES,
+                                .packing = SP_PACKING_BOS,
+                                .split = "validation"};
 }
 
 static sp_status check_lengths(const sp_measure_options *options) {
@@ -52,8 +54,8 @@ static sp_status check_options(sp_measure_options *options, const sp_model_confi
     return SP_OK;
 }
 
-static sp_status open_validation(sp_shards **shards, const char *folder, const sp_model_config *config) {
-    SP_TRY(sp_shards_open(shards, folder, "validation"));
+static sp_status open_split(sp_shards **shards, const char *folder, const char *split, const sp_model_config *config) {
+    SP_TRY(sp_shards_open(shards, folder, split));
     int64_t V = sp_shards_vocabulary(*shards);
     if (V <= config->vocabulary) return SP_OK;
     sp_shards_close(*shards);
@@ -192,7 +194,7 @@ sp_status sp_measure(sp_model *model, const char *shards_folder, const sp_measur
     json_t *result = NULL;
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_measures_open(&measures, config, sp_model_dtype(model), &chosen));
-    SP_TRY_OR_DONE(open_validation(&shards, shards_folder, config));
+    SP_TRY_OR_DONE(open_split(&shards, shards_folder, chosen.split, config));
     sp_observer observer = sp_measures_observer(&measures);
     SP_TRY_OR_DONE(observe_samples(model, shards, &chosen, &observer, "measure", &measures.n_samples));
     SP_TRY_OR_DONE(observe_variant(model, shards, &chosen, &measures));
