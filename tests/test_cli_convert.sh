@@ -94,6 +94,18 @@ for model in softpick softmax; do
         expect 0 generate "$dtype.gguf" --prompt "line 7 says" --temperature 0 --tokens 5
     done
 done
+for more in "--attention softmax_sink" "--row-factor"; do # numbers that LLaMA does not have
+    # shellcheck disable=SC2086
+    expect 0 train $tiny $more --out more
+    expect 0 convert more --to gguf --out more.gguf --force
+    expect 0 convert more.gguf --out more-back --force
+    expect 0 convert more --out more-hf --force
+    cmp -s more-hf/model.safetensors more-back/model.safetensors || wrong "the tensors differ ($more)"
+    cmp -s more-hf/config.json more-back/config.json || wrong "the configs differ ($more)"
+    expect 1 convert more --to llama --as-softmax --out guarded
+    says err "has learned numbers in its attention"
+    rm -r more
+done
 grep -q "softpick-llama" softpick.gguf || wrong "the architecture is not softpick-llama"
 ! grep -q "softpick" softmax.gguf || wrong "a softmax model names softpick"
 
