@@ -168,7 +168,9 @@ says err "model.pth: a pickle"
 one_line
 expect 3 convert softmax --tokenizer letter.txt --out bad
 [ ! -e bad ] || wrong "something was written"
-[ -z "$(ls | grep -e swap -e tmp)" ] || wrong "something temporary was left: $(ls)"
+for file in *.swap-* *.tmp.*; do
+    [ ! -e "$file" ] || wrong "$file was left"
+done
 
 # the real model, where it is
 data=${SOFTPICK_DATA:-$here/../../shared/data}
