@@ -166,6 +166,8 @@ printf 'PK\003\004 and so on, and so on, and so on' >model.pth
 expect 1 convert model.pth --out bad
 says err "model.pth: a pickle"
 one_line
+expect 1 convert softmax-again/model.safetensors --out bad
+says err "model.safetensors: tensors alone are no model"
 expect 3 convert softmax --tokenizer letter.txt --out bad
 [ ! -e bad ] || wrong "something was written"
 for file in *.swap-* *.tmp.*; do

@@ -222,6 +222,11 @@ static const struct file_kind {
 };
 
 static sp_status read_file(sp_checkpoint *checkpoint) {
+    static const char tail[] = ".safetensors";
+    size_t length = strlen(checkpoint->folder), n_tail = sizeof tail - 1;
+    SP_REQUIRE(length < n_tail || strcmp(checkpoint->folder + length - n_tail, tail) != 0, SP_UNSUPPORTED,
+               "%s: tensors alone are no model: name the folder in which they stand with their config.json",
+               checkpoint->folder);
     snprintf(checkpoint->source, sizeof checkpoint->source, "%s", checkpoint->folder);
     sp_file_map map;
     SP_TRY(sp_file_map_open(&map, checkpoint->folder));
