@@ -61,12 +61,10 @@ static const width_kernels short_kernels = {64, SM90_QUERIES_64_SHORT, SM90_KEYS
 /* Packed sequences of so few queries on average leave most of a tile of several groups without work. */
 enum { SHORT_QUERIES = 96 };
 
-/* Not where words of liveness are wanted, as in training; nor with windows, where such tiles beside sequences that hold NaN
- * did not agree with the definition when lambda was not 1. */
+/* Where words of liveness are wanted, a model trains. */
 static bool is_short(const sp_attention *problem) {
-    return problem->cu_q && !problem->liveness && !problem->window &&
-           problem->q.shape[1] <= SHORT_QUERIES * problem->n_sequences && problem->q.shape[3] <= short_kernels.width &&
-           problem->v.shape[3] <= short_kernels.width;
+    return problem->cu_q && !problem->liveness && problem->q.shape[1] <= SHORT_QUERIES * problem->n_sequences &&
+           problem->q.shape[3] <= short_kernels.width && problem->v.shape[3] <= short_kernels.width;
 }
 
 static const width_kernels *kernels_of(const sp_attention *problem) {
