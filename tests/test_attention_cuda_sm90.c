@@ -248,26 +248,6 @@ static void silence(attention_case *c) {
                 for (int64_t d = 0; d < q->shape[3]; d++) case_store(q, b, t, h, d, 0);
 }
 
-/* Each in a tile of one group, or in several. */
-static void short_packed_sequences_agree(void **state) {
-    (void)state;
-    bool near = true;
-    if (!is_hopper()) skip();
-    for (int kind = 0; kind < N_KINDS; kind++)
-        for (int i = 0; i < 4; i++) {
-            attention_shape shape =
-                small_shape(kind % 2 ? 130 : 400, i % 2 ? 64 : 40, kind % 3 ? SP_DTYPE_BF16 : SP_DTYPE_F16);
-            set_kind(&shape, kind);
-            shape.B = 1, shape.n_packed = 5;
-            shape.S = i < 2 ? shape.T : shape.T + 250;
-            shape.window = i == 3 ? 30 : 0;
-            shape.row_factor = i == 2;
-            near = forward_agrees(&shape, NULL) && near;
-            near = forward_agrees(&shape, spoil_neighbours) && near;
-        }
-    assert_true(near);
-}
-
 static void silent_heads_agree(void **state) {
     (void)state;
     bool near = true;
@@ -317,7 +297,6 @@ int main(void) {
         cmocka_unit_test(many_tiles_agree),
         cmocka_unit_test(what_lies_behind_key_lengths_is_not_felt),
         cmocka_unit_test(packed_neighbours_are_not_felt),
-        cmocka_unit_test(short_packed_sequences_agree),
         cmocka_unit_test(words_are_those_of_the_definition),
         cmocka_unit_test(the_same_bits_with_dead_slabs_computed_or_left_out),
         cmocka_unit_test(silent_heads_agree),

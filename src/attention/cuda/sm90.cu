@@ -55,20 +55,7 @@ static const width_kernels widths[] = {
     {256, SM90_QUERIES_256, SM90_KEYS_256, sp_sm90_forward_256},
 };
 
-/* Tiles of one group: three blocks of threads share a multiprocessor, and each waits for its own tile alone. */
-static const width_kernels short_kernels = {64, SM90_QUERIES_64_SHORT, SM90_KEYS_64_SHORT, sp_sm90_forward_64_short};
-
-/* Packed sequences of so few queries on average leave most of a tile of several groups without work. */
-enum { SHORT_QUERIES = 96 };
-
-/* Where words of liveness are wanted, a model trains. */
-static bool is_short(const sp_attention *problem) {
-    return problem->cu_q && !problem->liveness && problem->q.shape[1] <= SHORT_QUERIES * problem->n_sequences &&
-           problem->q.shape[3] <= short_kernels.width && problem->v.shape[3] <= short_kernels.width;
-}
-
 static const width_kernels *kernels_of(const sp_attention *problem) {
-    if (is_short(problem)) return &short_kernels;
     const width_kernels *kernels = widths;
     while (kernels->width < problem->q.shape[3] || kernels->width < problem->v.shape[3]) kernels++;
     return kernels;

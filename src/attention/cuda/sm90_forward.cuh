@@ -46,11 +46,10 @@ enum { GROUP_THREADS = 128, GROUP_WARPS = 4, GROUP_ROWS = 64 };
 
 template <int WIDTH_, int GROUPS_, int KEYS_, int STAGES_> struct hopper_shape {
     enum {
-        WIDTH = WIDTH_,               /* channels, padded */
-        GROUPS = GROUPS_,             /* that compute */
-        KEYS = KEYS_,                 /* of a block */
-        STAGES = STAGES_,             /* of the rings of K and V */
-        BLOCKS = GROUPS == 1 ? 3 : 1, /* of threads, that a multiprocessor holds */
+        WIDTH = WIDTH_,   /* channels, padded */
+        GROUPS = GROUPS_, /* that compute */
+        KEYS = KEYS_,     /* of a block */
+        STAGES = STAGES_, /* of the rings of K and V */
         THREADS = (GROUPS + 1) * GROUP_THREADS,
         ROWS = GROUPS * GROUP_ROWS,
         PANELS = (WIDTH + TILE_ROW - 1) / TILE_ROW, /* of 64 channels: a tile is one after the other */
@@ -73,9 +72,7 @@ template <int WIDTH_, int GROUPS_, int KEYS_, int STAGES_> struct hopper_shape {
         VOTES_FIRST = ITEMS_FIRST + ITEM_PLACES * (int)sizeof(hopper_tile),
         SHARED_BYTES = VOTES_FIRST + GROUPS * 8, /* two places a group: a warp may be a block ahead */
         REGISTERS_COPY = GROUPS == 2 ? 40 : 32,
-        REGISTERS_COMPUTE = GROUPS == 1   ? 128
-                            : GROUPS == 2 ? 232
-                                          : 160,
+        REGISTERS_COMPUTE = GROUPS == 2 ? 232 : 160,
     };
 };
 
@@ -300,12 +297,10 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
 
     /* Groups queue their products in turn: 1, 2, .., 1, 2, .. */
     __device__ __forceinline__ void turn_wait() {
-        if (shape::GROUPS == 1) return; /* it is always its turn */
         role_sleep();
         asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(2 * GROUP_THREADS) : "memory");
     }
     __device__ __forceinline__ void turn_pass() {
-        if (shape::GROUPS == 1) return;
         role_sleep();
         int next = group + 1 == shape::GROUPS ? 0 : group + 1;
         asm volatile("bar.arrive %0, %1;" ::"r"(1 + next), "n"(2 * GROUP_THREADS) : "memory");
@@ -626,8 +621,7 @@ template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape> str
 /* ---- the kernel --------------------------------------------------------------------------------------------------------- */
 
 template <typename half_t, bool PICKS, bool ANY, bool SKIPS, typename shape>
-__global__ void __launch_bounds__(shape::THREADS, shape::BLOCKS)
-    hopper_forward_kernel(const __grid_constant__ hopper_forward job) {
+__global__ void __launch_bounds__(shape::THREADS, 1) hopper_forward_kernel(const __grid_constant__ hopper_forward job) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
     extern __shared__ __align__(1024) char shared[];
     hopper_rings<shape> rings(shared_address(shared));
@@ -651,7 +645,6 @@ __global__ void __launch_bounds__(shape::THREADS, shape::BLOCKS)
 /* ---- launching ------------------------------------------------------------------------------------------------------ */
 
 typedef hopper_shape<64, SM90_QUERIES_64 / GROUP_ROWS, SM90_KEYS_64, 4> shape_64;
-typedef hopper_shape<64, SM90_QUERIES_64_SHORT / GROUP_ROWS, SM90_KEYS_64_SHORT, 4> shape_64_short;
 typedef hopper_shape<96, SM90_QUERIES_96 / GROUP_ROWS, SM90_KEYS_96, 3> shape_96;
 typedef hopper_shape<128, SM90_QUERIES_128 / GROUP_ROWS, SM90_KEYS_128, 3> shape_128;
 typedef hopper_shape<192, SM90_QUERIES_192 / GROUP_ROWS, SM90_KEYS_192, 2> shape_192;
@@ -664,8 +657,7 @@ static sp_status hopper_launch(const hopper_forward *job, cudaStream_t stream) {
     SP_CUDA_TRY(cudaGetDevice(&device));
     SP_CUDA_TRY(cudaDeviceGetAttribute(&n_multiprocessors, cudaDevAttrMultiProcessorCount, device));
     SP_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::SHARED_BYTES));
-    const int n_places = n_multiprocessors * shape::BLOCKS;
-    unsigned n_blocks = (unsigned)(job->view.n_items < n_places ? job->view.n_items : n_places);
+    unsigned n_blocks = (unsigned)(job->view.n_items < n_multiprocessors ? job->view.n_items : n_multiprocessors);
     kernel<<<n_blocks, shape::THREADS, shape::SHARED_BYTES, stream>>>(*job);
     SP_CUDA_LAUNCHED("attention forward");
     return SP_OK;

@@ -19,12 +19,10 @@ struct hopper_forward {
     bool compute_dead; /* as in sp_attention */
 };
 
-/* Queries of a tile and keys of a block, for each padded width; "short": for short packed sequences. */
+/* Queries of a tile and keys of a block, for each padded width. */
 enum {
     SM90_QUERIES_64 = 192,
     SM90_KEYS_64 = 96,
-    SM90_QUERIES_64_SHORT = 64,
-    SM90_KEYS_64_SHORT = 64,
     SM90_QUERIES_96 = 128,
     SM90_KEYS_96 = 128,
     SM90_QUERIES_128 = 128,
@@ -40,7 +38,6 @@ extern "C" {
 sp_status sp_sm90_liveness(const hopper_forward *job, cudaStream_t stream);
 
 sp_status sp_sm90_forward_64(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
-sp_status sp_sm90_forward_64_short(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_96(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_128(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
 sp_status sp_sm90_forward_192(const hopper_forward *job, sp_dtype dtype, cudaStream_t stream);
