@@ -87,6 +87,9 @@ EOF
 fi
 
 # result files
+# a model called "." has its folder's name
+( cd run && "$tool" eval . --tasks arc_easy --data ../data --limit 2 --out ../here >out 2>err ) || wrong "eval . fails"
+[ -d "$(echo here/*__run__step-00000002)" ] || wrong "the results of . are not called after its folder"
 expect 0 eval run --tasks arc_easy --data data --limit 20 --out results --samples
 [ "$(find results -name 'results_*.json' | wc -l)" = 1 ] || wrong "there is not one result file"
 [ "$(cat results/*/samples_arc_easy_*.jsonl | wc -l)" = 20 ] || wrong "there are not 20 sample lines"

@@ -309,17 +309,19 @@ static sp_status evaluate_model(char **text, eval_arguments *arguments) {
     *text = NULL;
     sp_model *model = NULL;
     sp_tokenizer *tokenizer = NULL;
-    char *folder = NULL, *key = NULL;
+    char *folder = NULL, *key = NULL, *full = NULL;
     sp_status status = SP_OK;
     SP_TRY_OR_DONE(sp_evaluate_check(&arguments->options));
     SP_TRY_OR_DONE(cli_open_model(&model, arguments->model, arguments->device, arguments->dtype, &folder));
     SP_TRY_OR_DONE(cli_open_tokenizer(&tokenizer, arguments->tokenizer, folder));
     SP_TRY_OR_DONE(make_model_key(&key, folder));
-    arguments->options.model_name = folder;
+    if (*folder == '.') full = realpath(folder, NULL); /* "." and ".." name nothing, "./run" a hidden folder */
+    arguments->options.model_name = full ? full : folder;
     arguments->options.model_key = key;
     status = sp_evaluate(model, tokenizer, &arguments->options, text);
 done:
     free(key);
+    free(full);
     free(folder);
     sp_tokenizer_free(tokenizer);
     sp_model_free(model);
