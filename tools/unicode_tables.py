@@ -143,7 +143,7 @@ def main(folder):
     parts = [counted("sp_case_run", "lowercase_runs", items)]
     for name, points in named:
         parts.append(array("static const sp_code_range", name, [f"{{{a:#x}, {b:#x}}}," for a, b in ranges(points)]))
-    parts.append("#define LISTED(set) {#set, set, sizeof set / sizeof *set}\n")
+    parts.append("#define LISTED(set) {#set, (set), sizeof(set) / sizeof *(set)}\n")
     parts.append(counted("sp_listed_set", "listed_sets", [f"LISTED({name})," for name, _ in named]))
     write(f"{folder}/unicode_tables.c", parts)
 

@@ -108,7 +108,7 @@ static sp_status find_kinds(sp_regex *regex, const sp_regex_sets *sets) {
     int64_t ranges[SP_REGEX_SETS_MAX] = {0}, plain[FIRST_KIND + KINDS_MAX] = {0}; /* of a kind: its page, plus 1 */
     bool borders[N_PAGES + 1] = {false};
     uint8_t codes[PAGE_CODES], kind = 0;
-    for (uint8_t i = 0; i < PAGE_CODES; i++) codes[i] = i;
+    for (int i = 0; i < PAGE_CODES; i++) codes[i] = (uint8_t)i;
     SP_TRY(add_page(regex, 0, codes)); /* ASCII is itself */
     mark_borders(borders, sets);
     borders[1] = true;

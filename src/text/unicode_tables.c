@@ -285,7 +285,7 @@ static const sp_code_range inert[] = {
     {0x1e6ee, 0x1e6ef}, {0x1e6f5, 0x1e6f5}, {0x1f16c, 0x1f16c}, {0x1fbf0, 0x1fbf9},
 };
 
-#define LISTED(set) {#set, set, sizeof set / sizeof *set}
+#define LISTED(set) {#set, (set), sizeof(set) / sizeof *(set)}
 
 const sp_listed_set sp_listed_sets[] = {
     LISTED(script_arabic), LISTED(script_cyrillic), LISTED(script_devanagari), LISTED(script_greek), LISTED(script_han),
