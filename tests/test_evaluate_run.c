@@ -319,6 +319,30 @@ static void a_task_file_does_what_the_row_does(void **state) {
     json_decref(results);
 }
 
+/* An answer that begins with BOS itself, behind nothing, gets no second one. */
+static void a_bos_that_an_answer_begins_with_is_not_predicted(void **state) {
+    (void)state;
+    static const char text[] = "<s>river";
+    put_text("begun.jsonl", "{\"text\": \"<s>river\"}\n");
+    const char *path = put_text(
+        "begun.json", "{\"name\": \"begun\", \"kind\": \"cloze\", \"data\": \"begun.jsonl\", \"context\": \"\", "
+                      "\"target\": \"{text}\", \"delimiter\": \"\"}");
+    sp_evaluate_options options = make_options();
+    options.n_tasks = 0;
+    options.task_files = &path;
+    options.n_task_files = 1;
+    json_t *results = evaluate(&options);
+    int32_t *tokens;
+    int64_t n;
+    assert_ok(sp_tokenizer_encode_with(tokenizer, text, sizeof text - 1, SP_ENCODE_SPECIAL, &tokens, &n));
+    assert_int_equal(tokens[0], sp_tokenizer_bos(tokenizer));
+    sp_score_item item = {.tokens = tokens, .n_tokens = n, .n_scored = n - 1};
+    assert_ok(sp_score(model, &item, 1, NULL));
+    assert_true(fabs(result_of(results, "begun", "perplexity,none") / exp(-item.sum) - 1) < 1e-5);
+    free(tokens);
+    json_decref(results);
+}
+
 static void check_task_file(const char *text, const char *words) {
     const char *path = put_text("broken.json", text);
     sp_evaluate_options options = sp_evaluate_options_default();
@@ -400,6 +424,7 @@ int main(void) {
         cmocka_unit_test(answers_of_other_choices_are_not_taken_over),
         cmocka_unit_test(damaged_lines_are_asked_again),
         cmocka_unit_test(a_task_file_does_what_the_row_does),
+        cmocka_unit_test(a_bos_that_an_answer_begins_with_is_not_predicted),
         cmocka_unit_test(broken_task_files_are_refused),
         cmocka_unit_test(tokens_that_the_model_lacks_are_refused),
         cmocka_unit_test(wrong_options_are_named),

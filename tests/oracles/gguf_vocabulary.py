@@ -50,19 +50,19 @@ class Ours:
     """A tokenizer of libsoftpick.so."""
 
     def __init__(self, library, path):
-        self.library, self.handle = library, ctypes.c_void_p()
+        self.calls, self.handle = library, ctypes.c_void_p()
         self.check(library.sp_tokenizer_open(ctypes.byref(self.handle), str(path).encode()))
         library.sp_tokenizer_vocabulary.restype = ctypes.c_int64
         self.vocabulary = library.sp_tokenizer_vocabulary(self.handle)
 
     def check(self, status):
         if status != 0:
-            raise RuntimeError(self.library.sp_last_message().decode())
+            raise RuntimeError(self.calls.sp_last_message().decode())
 
     def encode(self, text):
         raw, items, n = text.encode(), ctypes.POINTER(ctypes.c_int32)(), ctypes.c_int64()
         size = ctypes.c_int64(len(raw))
-        self.check(self.library.sp_tokenizer_encode(self.handle, raw, size, ctypes.byref(items), ctypes.byref(n)))
+        self.check(self.calls.sp_tokenizer_encode(self.handle, raw, size, ctypes.byref(items), ctypes.byref(n)))
         return items[: n.value]
 
 

@@ -51,41 +51,41 @@ class Softpick:
     """libsoftpick.so"""
 
     def __init__(self, path):
-        self.library = ctypes.CDLL(path)
-        self.library.sp_model_options_default.restype = ModelOptions
-        self.library.sp_last_message.restype = ctypes.c_char_p
-        self.library.sp_cache_new.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_int64]
-        self.library.sp_model_decode.argtypes = [
+        self.calls = ctypes.CDLL(path)
+        self.calls.sp_model_options_default.restype = ModelOptions
+        self.calls.sp_last_message.restype = ctypes.c_char_p
+        self.calls.sp_cache_new.argtypes = [ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p, ctypes.c_int64]
+        self.calls.sp_model_decode.argtypes = [
             ctypes.c_void_p,
             ctypes.c_void_p,
             ctypes.POINTER(ctypes.c_int32),
             ctypes.c_int64,
             ctypes.POINTER(ctypes.c_float),
         ]
-        self.library.sp_cache_free.argtypes = [ctypes.c_void_p]
-        self.library.sp_model_free.argtypes = [ctypes.c_void_p]
+        self.calls.sp_cache_free.argtypes = [ctypes.c_void_p]
+        self.calls.sp_model_free.argtypes = [ctypes.c_void_p]
 
     def check(self, status):
         if status != 0:
-            raise RuntimeError(self.library.sp_last_message().decode())
+            raise RuntimeError(self.calls.sp_last_message().decode())
 
     def logits(self, folder, tokens, vocabulary, pieces):
         """(len(pieces), V): the logits after each piece of the tokens, given to one cache one after another."""
         model, cache = ctypes.c_void_p(), ctypes.c_void_p()
-        options = self.library.sp_model_options_default()
-        self.check(self.library.sp_model_open(ctypes.byref(model), str(folder).encode(), ctypes.byref(options)))
+        options = self.calls.sp_model_options_default()
+        self.check(self.calls.sp_model_open(ctypes.byref(model), str(folder).encode(), ctypes.byref(options)))
         out = numpy.full((len(pieces), vocabulary), numpy.nan, numpy.float32)
         try:
-            self.check(self.library.sp_cache_new(ctypes.byref(cache), model, len(tokens)))
+            self.check(self.calls.sp_cache_new(ctypes.byref(cache), model, len(tokens)))
             first = 0
             for row, n in zip(out, pieces):
                 piece = (ctypes.c_int32 * n)(*tokens[first : first + n])
                 address = row.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-                self.check(self.library.sp_model_decode(model, cache, piece, n, address))
+                self.check(self.calls.sp_model_decode(model, cache, piece, n, address))
                 first += n
         finally:
-            self.library.sp_cache_free(cache)
-            self.library.sp_model_free(model)
+            self.calls.sp_cache_free(cache)
+            self.calls.sp_model_free(model)
         return out
 
 
@@ -324,7 +324,7 @@ def write_golden(parent):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", help="libsoftpick.so")
+    parser.add_argument("libsoftpick", help="libsoftpick.so")
     parser.add_argument("checkpoints", nargs="*", type=pathlib.Path)
     parser.add_argument("--golden", type=pathlib.Path, metavar="FOLDER")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the modelling files of CHECKPOINT")
@@ -332,7 +332,7 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     if arguments.golden:
         write_golden(arguments.golden)
-    softpick = Softpick(arguments.library)
+    softpick = Softpick(arguments.libsoftpick)
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         known = [name for name, (maker, _) in CASES.items() if hasattr(transformers, maker + "Config")]

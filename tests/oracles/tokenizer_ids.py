@@ -44,12 +44,12 @@ class Tokens(ctypes.Structure):
 
 class Ours:
     def __init__(self, library, path):
-        self.library, self.handle = library, ctypes.c_void_p()
+        self.calls, self.handle = library, ctypes.c_void_p()
         self.check(library.sp_tokenizer_open(ctypes.byref(self.handle), str(path).encode()))
 
     def check(self, status):
         if status != 0:
-            raise RuntimeError(self.library.sp_last_message().decode(errors="replace"))
+            raise RuntimeError(self.calls.sp_last_message().decode(errors="replace"))
 
     def encode(self, texts, flags):
         n = len(texts)
@@ -58,23 +58,23 @@ class Ours:
         sizes = (ctypes.c_int64 * n)(*map(len, raw))
         out = (Tokens * n)()
         start = time.perf_counter()
-        self.check(self.library.sp_tokenizer_encode_many(self.handle, items, sizes, ctypes.c_int64(n), flags, out))
+        self.check(self.calls.sp_tokenizer_encode_many(self.handle, items, sizes, ctypes.c_int64(n), flags, out))
         took = time.perf_counter() - start
         ids = [tokens.items[: tokens.n] for tokens in out]
         for tokens in out:
-            self.library.free(tokens.items)
+            self.calls.free(tokens.items)
         return ids, took
 
     def decode(self, ids):
         items = (ctypes.c_int32 * max(len(ids), 1))(*ids)
         text, n = ctypes.c_void_p(), ctypes.c_int64()
-        self.check(self.library.sp_tokenizer_decode(self.handle, items, ctypes.c_int64(len(ids)), ctypes.byref(text), ctypes.byref(n)))
+        self.check(self.calls.sp_tokenizer_decode(self.handle, items, ctypes.c_int64(len(ids)), ctypes.byref(text), ctypes.byref(n)))
         found = ctypes.string_at(text, n.value)
-        self.library.free(text)
+        self.calls.free(text)
         return found
 
     def close(self):
-        self.library.sp_tokenizer_free(self.handle)
+        self.calls.sp_tokenizer_free(self.handle)
 
 
 def open_library(build):
